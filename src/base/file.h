@@ -1,0 +1,38 @@
+/* Read-only file mappings that survive a hostile disk.
+ *
+ * Invariants:
+ *  - A mapping covers the file's size when it was opened.
+ *  - When the file shrinks later, reading past its new end gives zeros instead of
+ *    a SIGBUS that would kill the program, and the mapping is marked as shrunk
+ *    for good. Whoever reads from a mapping asks pal__file_shrunk() after reading
+ *    and before using what was read.
+ *  - At most PAL__FILE_MAPS mappings are open at a time in one process.
+ */
+#ifndef PAL_BASE_FILE_H
+#define PAL_BASE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+#define PAL__FILE_MAPS 64
+
+typedef struct {
+	const uint8_t *data; /* [size], NULL when the file is empty */
+	size_t size;         /* bytes */
+	int slot;            /* in the table of mappings; internal */
+} pal__file;
+
+/* Errors: PAL_EIO (cannot open, not a regular file), PAL_ELIMIT. */
+pal_status pal__file_map(const char *path, pal__file *out, pal_error *err);
+void pal__file_unmap(pal__file *f); /* fine on a zeroed struct */
+
+bool pal__file_shrunk(const pal__file *f);
+
+/* Tells the system that [from, from + n) will not be read soon: its pages leave
+ * this process's resident set. */
+void pal__file_forget(const pal__file *f, size_t from, size_t n);
+
+#endif
