@@ -28,6 +28,8 @@
 #define PAL__GGUF_MAX_TENSORS 65536
 #define PAL__GGUF_MAX_KEYS 65536
 #define PAL__GGUF_MAX_ARRAY (1 << 26) /* elements of one array */
+#define PAL__GGUF_MIN_ALIGN 8        /* general.alignment: a power of two, in bytes */
+#define PAL__GGUF_MAX_ALIGN (1 << 20)
 
 /* The specification's value types, by its numbers. */
 typedef enum {
@@ -62,9 +64,8 @@ typedef struct {
 	pal__gguf_kv *kv;         /* [n_kv], in file order */
 	pal__gguf_tensor *tensors; /* [n_tensors], in file order */
 	uint64_t data_offset;     /* where tensor data starts */
-	/* private: hash indices */
-	uint32_t *kv_index, *tensor_index;
-	size_t n_kv_index, n_tensor_index;
+	/* private: indices sorted by name */
+	uint32_t *kv_index, *tensor_index; /* [n_kv], [n_tensors] */
 } pal__gguf;
 
 /* Errors: PAL_EIO, PAL_EFORMAT, PAL_EUNSUPPORTED, PAL_ELIMIT, PAL_ENOMEM. */
@@ -76,6 +77,21 @@ pal_status pal__gguf_shrunk(const pal__gguf *g, pal_error *err);
 
 const pal__gguf_kv *pal__gguf_find(const pal__gguf *g, const char *key);           /* or NULL */
 const pal__gguf_tensor *pal__gguf_tensor_find(const pal__gguf *g, const char *name); /* or NULL */
+
+const char *pal__gguf_type_name(pal__gguf_type type); /* "u8", "string", ... */
+
+/* The elements of a value in turn (a value that is no array has one). */
+typedef struct {
+	pal__gguf_type type; /* says which field holds the element */
+	uint64_t u;          /* U8 to U64, BOOL */
+	int64_t i;           /* I8 to I64 */
+	double f;            /* F32, F64 */
+	pal__str s;          /* STRING */
+} pal__gguf_value;
+
+/* Reads the element at byte *at of kv->data (0: the first) and moves *at behind it;
+ * false at the end. */
+bool pal__gguf_next(const pal__gguf_kv *kv, size_t *at, pal__gguf_value *out);
 
 /* Typed values. When the key is missing *out is left as it is (so set the default
  * first) and PAL_OK is returned; with `required`, PAL_EFORMAT that names the key. A value
@@ -91,7 +107,8 @@ pal_status pal__gguf_string(const pal__gguf *g, const char *key, bool required, 
 			    pal_error *err);
 
 /* Arrays, copied to memory that the caller frees with pal__free (NULL and 0 when the key
- * is missing and not required). Strings still point into the mapping. */
+ * is missing and not required). Strings still point into the mapping. A NaN among
+ * floats is PAL_EFORMAT. */
 pal_status pal__gguf_strings(const pal__gguf *g, const char *key, bool required, pal__str **out,
 			     size_t *n, pal_error *err);
 pal_status pal__gguf_floats(const pal__gguf *g, const char *key, bool required, float **out,
