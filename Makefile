@@ -1,0 +1,58 @@
+# A thin front for Meson and Ninja: what a user or a developer does most, by name.
+# ./demo and ./check also install what these targets need.
+BUILD ?= build
+PREFIX ?= /usr/local
+DESTDIR ?=
+MESON ?= meson
+
+TEST = $(MESON) test -C $(BUILD) --no-rebuild --print-errorlogs
+
+all: $(BUILD)/build.ninja
+	@ninja -C $(BUILD) $(NINJA_FLAGS)
+
+$(BUILD)/build.ninja:
+	@$(MESON) setup $(BUILD) --prefix=$(PREFIX) $(MESON_FLAGS)
+
+# All tests but the suite `long`; the last line is "N passed, N failed".
+check:
+	@$(MAKE) --no-print-directory test; rc=$$?; \
+	python3 tests/tools/summary.py $(BUILD) && exit $$rc
+
+# The same without the summary; ./check sums up several builds.
+test: all
+	@$(TEST) --no-suite long $(TEST_FLAGS)
+
+# Minutes of fuzzing for each target, and property tests over many more models.
+check-long: all
+	@$(TEST) --suite long --timeout-multiplier 10 $(TEST_FLAGS); rc=$$?; \
+	python3 tests/tools/summary.py $(BUILD) && exit $$rc
+
+# Speed of the kernels and of decoding, prefill and verification.
+bench: all
+	@$(MESON) test -C $(BUILD) --no-rebuild --benchmark --verbose
+
+# Line coverage of src/ by the tests of `make check`; fails below 85 %.
+coverage:
+	@$(MAKE) --no-print-directory all BUILD=build-coverage \
+		MESON_FLAGS='-Db_coverage=true --buildtype=debugoptimized'
+	@find build-coverage -name '*.gcda' -delete
+	@$(MESON) test -C build-coverage --no-rebuild --print-errorlogs --no-suite long
+	@mkdir -p build-coverage/html
+	@gcovr --root . --filter src/ --exclude-unreachable-branches --sort-uncovered \
+		--html-details build-coverage/html/index.html --txt build-coverage/coverage.txt \
+		--fail-under-line 85 build-coverage; rc=$$?; \
+	cat build-coverage/coverage.txt; exit $$rc
+
+# Program, library, header, pkg-config file and man page.
+install: all
+	@$(MESON) configure $(BUILD) -Dprefix=$(PREFIX)
+	@ninja -C $(BUILD) --quiet
+	@DESTDIR="$(abspath $(DESTDIR))" $(MESON) install -C $(BUILD) --no-rebuild
+
+format:
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+clean:
+	@rm -rf build build-*
+
+.PHONY: all check test check-long bench coverage install format clean
