@@ -18,8 +18,7 @@ static struct {
 } maps[PAL__FILE_MAPS];
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct sigaction before;
-static bool handler_set;
+static struct sigaction before; /* whose SIGBUS it is when it is not ours */
 
 /* A read past the end of a shrunken file: put a page of zeros there and go on.
  * mmap is a plain system call on Linux and so safe in a handler. */
@@ -29,8 +28,10 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
 	uintptr_t at = (uintptr_t)info->si_addr;
 	for (int i = 0; i < PAL__FILE_MAPS; i++) {
-		uintptr_t end = atomic_load(&maps[i].end);
-		if (!end || at < atomic_load(&maps[i].start) || at >= end)
+		uintptr_t end = atomic_load(&maps[i].end), start = atomic_load(&maps[i].start);
+		/* A slot whose end has changed meanwhile is another mapping's: start may
+		 * belong to a later one, and marking it would hide who has shrunk. */
+		if (!end || at < start || at >= end || atomic_load(&maps[i].end) != end)
 			continue;
 		atomic_store(&maps[i].shrunk, true);
 		void *p = mmap((void *)(at & ~(page - 1)), page, PROT_READ,
@@ -50,15 +51,24 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 	}
 }
 
+/* Done for every mapping, since the program around us may have set its own handler. */
+static bool set_handler(void)
+{
+	struct sigaction sa = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_RESTART}, now;
+	sigemptyset(&sa.sa_mask);
+	if (sigaction(SIGBUS, NULL, &now) != 0)
+		return false;
+	if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_sigbus)
+		return true;
+	before = now;
+	return sigaction(SIGBUS, &sa, NULL) == 0;
+}
+
 static int take_slot(uintptr_t start, size_t page_rounded)
 {
 	int slot = -1;
 	pthread_mutex_lock(&lock);
-	if (!handler_set) {
-		struct sigaction sa = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_RESTART};
-		sigemptyset(&sa.sa_mask);
-		handler_set = sigaction(SIGBUS, &sa, &before) == 0;
-	}
+	bool handler_set = set_handler();
 	for (int i = 0; handler_set && i < PAL__FILE_MAPS && slot < 0; i++) {
 		if (atomic_load(&maps[i].end))
 			continue;
