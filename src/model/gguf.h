@@ -24,18 +24,28 @@
 #include "kernels/types.h"
 #include "text/tokenizer.h"
 
-#define PAL__GGUF_MAX_NAME 1024      /* bytes of a key or a tensor's name */
+#define PAL__GGUF_MAX_NAME 1024 /* bytes of a key or a tensor's name */
 #define PAL__GGUF_MAX_TENSORS 65536
 #define PAL__GGUF_MAX_KEYS 65536
 #define PAL__GGUF_MAX_ARRAY (1 << 26) /* elements of one array */
-#define PAL__GGUF_MIN_ALIGN 8        /* general.alignment: a power of two, in bytes */
+#define PAL__GGUF_MIN_ALIGN 8         /* general.alignment: a power of two, in bytes */
 #define PAL__GGUF_MAX_ALIGN (1 << 20)
 
 /* The specification's value types, by its numbers. */
 typedef enum {
-	PAL__GGUF_U8, PAL__GGUF_I8, PAL__GGUF_U16, PAL__GGUF_I16, PAL__GGUF_U32, PAL__GGUF_I32,
-	PAL__GGUF_F32, PAL__GGUF_BOOL, PAL__GGUF_STRING, PAL__GGUF_ARRAY, PAL__GGUF_U64,
-	PAL__GGUF_I64, PAL__GGUF_F64,
+	PAL__GGUF_U8,
+	PAL__GGUF_I8,
+	PAL__GGUF_U16,
+	PAL__GGUF_I16,
+	PAL__GGUF_U32,
+	PAL__GGUF_I32,
+	PAL__GGUF_F32,
+	PAL__GGUF_BOOL,
+	PAL__GGUF_STRING,
+	PAL__GGUF_ARRAY,
+	PAL__GGUF_U64,
+	PAL__GGUF_I64,
+	PAL__GGUF_F64,
 } pal__gguf_type;
 
 typedef struct {
@@ -47,10 +57,10 @@ typedef struct {
 } pal__gguf_kv;
 
 typedef struct {
-	char *name;             /* NUL-terminated; names with a NUL inside are refused */
+	char *name; /* NUL-terminated; names with a NUL inside are refused */
 	pal__type type;
 	int n_dims;
-	uint64_t ne[4];         /* ne[0]: elements of a row; missing ones are 1 */
+	uint64_t ne[4]; /* ne[0]: elements of a row; missing ones are 1 */
 	const uint8_t *data;
 	uint64_t offset, n_bytes; /* offset: of data in the file */
 } pal__gguf_tensor;
@@ -61,9 +71,9 @@ typedef struct {
 	uint32_t version;
 	uint64_t alignment;
 	size_t n_kv, n_tensors;
-	pal__gguf_kv *kv;         /* [n_kv], in file order */
+	pal__gguf_kv *kv;          /* [n_kv], in file order */
 	pal__gguf_tensor *tensors; /* [n_tensors], in file order */
-	uint64_t data_offset;     /* where tensor data starts */
+	uint64_t data_offset;      /* where tensor data starts */
 	/* private: indices sorted by name */
 	uint32_t *kv_index, *tensor_index; /* [n_kv], [n_tensors] */
 } pal__gguf;
@@ -75,7 +85,7 @@ void pal__gguf_close(pal__gguf *g); /* fine on a zeroed struct */
 /* PAL_OK, or PAL_EIO with a message when the file has shrunk since it was opened. */
 pal_status pal__gguf_shrunk(const pal__gguf *g, pal_error *err);
 
-const pal__gguf_kv *pal__gguf_find(const pal__gguf *g, const char *key);           /* or NULL */
+const pal__gguf_kv *pal__gguf_find(const pal__gguf *g, const char *key);             /* or NULL */
 const pal__gguf_tensor *pal__gguf_tensor_find(const pal__gguf *g, const char *name); /* or NULL */
 
 const char *pal__gguf_type_name(pal__gguf_type type); /* "u8", "string", ... */
