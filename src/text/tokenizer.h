@@ -7,9 +7,16 @@
  *
  * Invariants:
  *  - A tokenizer is immutable once made and may be used by any threads at once.
- *  - Any bytes may be tokenized; invalid UTF-8 is no error, and detokenizing the
- *    ids gives the same bytes back (for "llama": but for the dummy prefix).
+ *  - Any bytes may be tokenized, in O(n log n); invalid UTF-8 is no error, and
+ *    detokenizing the ids, special tokens kept, gives the same bytes back. But: "qwen2"
+ *    gives the text in NFC, since the models' tokenizers normalize it; "llama" gives a
+ *    space for U+2581, and after a special token the space of the dummy prefix.
  *  - It owns copies of all it needs of the spec.
+ *
+ * Vocabularies are hostile. Of tokens with equal bytes the first is used; empty tokens
+ * stand for nothing and are never made; special tokens and their text are found where
+ * the header special.h says. A byte without a token becomes spec->unk, or is an error of
+ * pal__tokenize() when there is none.
  */
 #ifndef PAL_TEXT_TOKENIZER_H
 #define PAL_TEXT_TOKENIZER_H
@@ -21,6 +28,7 @@
 #include "base/status.h"
 
 #define PAL__MAX_VOCAB (1 << 22)      /* tokens */
+#define PAL__MAX_MERGES (1 << 24)
 #define PAL__MAX_TOKEN_BYTES 65536    /* bytes of one token's text */
 #define PAL__MAX_TEXT ((size_t)1 << 30) /* bytes of one text to tokenize */
 
@@ -62,7 +70,9 @@ typedef struct pal__tokenizer pal__tokenizer;
 pal_status pal__tokenizer_new(const pal__vocab_spec *spec, pal__tokenizer **out, pal_error *err);
 void pal__tokenizer_free(pal__tokenizer *t); /* NULL is fine */
 
-/* flags: PAL_TOKENIZE_*. *ids: [*n_ids], freed with pal__free. */
+/* flags: PAL_TOKENIZE_*. *ids: [*n_ids], freed with pal__free. User-defined tokens are
+ * always found in text, control tokens only with PAL_TOKENIZE_SPECIAL. Errors: PAL_ENOMEM,
+ * PAL_ELIMIT (PAL__MAX_TEXT), PAL_EUNSUPPORTED (a byte that the vocabulary cannot write). */
 pal_status pal__tokenize(const pal__tokenizer *t, const char *text, size_t n, unsigned flags,
 			 int32_t **ids, size_t *n_ids, pal_error *err);
 
@@ -81,7 +91,8 @@ bool pal__token_is_end(const pal__tokenizer *t, int32_t id);
 int32_t pal__tokenizer_bos(const pal__tokenizer *t); /* -1: none */
 
 /* Streaming detokenization: feed ids, take text that is whole UTF-8 characters.
- * Bytes that cannot become valid UTF-8 any more are given out as they are. */
+ * Bytes that cannot become valid UTF-8 any more are given out as they are. The dummy
+ * prefix is taken off the first token; clear at_start to go on within a text. */
 typedef struct {
 	const pal__tokenizer *t;
 	bool keep_special, at_start;
