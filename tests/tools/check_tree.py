@@ -2,7 +2,7 @@
 """Checks what the tree promises about itself, as TAP: a test for each promise.
 
 - folders of src/ depend one way only, in the order below (from the #include lines);
-- a module is a .c and a .h of the same name; header guards follow the path; unit tests
+- a module is a .c and a .h of the same name, or a part of one in its folder; header guards follow the path; unit tests
   mirror src/;
 - memory comes from base/mem.h alone; no libm and no unbounded string functions where the
   contracts forbid them;
@@ -94,10 +94,11 @@ def check_modules(names):
         folder = folder_of(name)
         if folder is None or not name.endswith(".c") or folder in FILE_EACH:
             continue
-        if name[:-2] + ".h" not in have:
-            bad.append(f"{name}: has no header of its name")
-        elif f'#include "{name[4:-2]}.h"' not in read(name):
+        own = name[:-2] + ".h" in have
+        if own and f'#include "{name[4:-2]}.h"' not in read(name):
             bad.append(f"{name}: does not include its own header")
+        if not own and f'#include "{folder}/' not in read(name):
+            bad.append(f"{name}: no header of its folder says what it is part of")
     return bad
 
 
@@ -181,7 +182,7 @@ def check_links(names):
 
 CHECKS = [
     ("folders depend one way", check_order),
-    ("a module is a .c and a .h", check_modules),
+    ("every .c has its header", check_modules),
     ("include guards follow the path", check_guards),
     ("unit tests mirror src", check_mirror),
     ("no call that a contract forbids", check_calls),
