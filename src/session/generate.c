@@ -11,14 +11,13 @@
 #include <string.h>
 #include <time.h>
 
-#include <utf8proc.h>
-
 #include "base/checked.h"
 #include "base/mem.h"
 #include "draft/sample.h"
 #include "model/model.h"
 #include "session/session.h"
 #include "text/tokenizer.h"
+#include "text/utf8.h"
 
 #define MAX_STOPS 64         /* stop strings of one call */
 #define MAX_STOP_BYTES 65536 /* of one stop string */
@@ -44,19 +43,6 @@ static double now(void)
 	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static bool is_utf8(const char *s, size_t n)
-{
-	const utf8proc_uint8_t *at = (const utf8proc_uint8_t *)s, *end = at + n;
-	while (at < end) {
-		utf8proc_int32_t c;
-		utf8proc_ssize_t used = utf8proc_iterate(at, end - at, &c);
-		if (used < 1)
-			return false;
-		at += used;
-	}
-	return true;
-}
-
 static pal_status check_stops(struct stream *t, pal_error *err)
 {
 	const pal_generate_options *o = t->options;
@@ -71,7 +57,7 @@ static pal_status check_stops(struct stream *t, pal_error *err)
 					 "are possible",
 					 i + 1, n, MAX_STOP_BYTES);
 		/* Otherwise text could be cut in the middle of a character. */
-		if (!is_utf8(o->stops[i], n))
+		if (pal__utf8_valid(o->stops[i], n) != n)
 			return pal__fail(err, PAL_EINVAL, "stop string %zu is not UTF-8", i + 1);
 		t->n_stop[i] = n;
 		t->longest = n > t->longest ? n : t->longest;

@@ -1,0 +1,79 @@
+/* The options that commands share, and models and sessions opened as they say. */
+#ifndef PAL_CLI_ENGINE_H
+#define PAL_CLI_ENGINE_H
+
+#include <jansson.h>
+
+#include "cli/options.h"
+
+typedef struct {
+	int64_t threads, batch, ctx; /* 0: the default */
+	const char *isa, *kv_type, *kv, *draft;
+	bool quiet;
+} pal__engine;
+
+/* clang-format off */
+#define PAL__ENGINE_DEFAULTS {.kv_type = "f16", .kv = "full", .draft = "none"}
+
+/* Entries of an option table for the fields of e. */
+#define PAL__OPTION_THREADS(e)                                                                     \
+	PAL__INT("threads", 't', &(e).threads, 1, PAL_MAX_THREADS, "threads (default: one a core)")
+#define PAL__OPTION_BATCH(e)                                                                       \
+	PAL__INT("batch", 0, &(e).batch, 1, PAL_MAX_BATCH,                                         \
+		 "tokens of one forward pass (the result is the same)")
+#define PAL__OPTION_CTX(e, text) PAL__INT("ctx", 0, &(e).ctx, 1, PAL_MAX_CONTEXT, text)
+#define PAL__OPTION_ISA(e)                                                                         \
+	PAL__CHOICE("isa", 0, &(e).isa, "scalar|avx2|avx512|neon",                                 \
+		    "instruction set (default: the best here; the result is the same)")
+#define PAL__OPTION_KV_TYPE(e)                                                                     \
+	PAL__CHOICE("kv-type", 0, &(e).kv_type, "f16|f32", "how K/V is kept (default f16)")
+#define PAL__OPTION_KV(e)                                                                          \
+	PAL__CHOICE("kv", 0, &(e).kv, "full|window|restored",                                      \
+		    "which K/V is kept (default and, so far, only: full)")
+#define PAL__OPTION_DRAFT(e)                                                                       \
+	PAL__TEXT("draft", 0, &(e).draft, "SOURCE",                                                \
+		  "where drafts come from (default and, so far, only: none)")
+#define PAL__OPTION_QUIET(e)                                                                       \
+	PAL__FLAG("quiet", 'q', &(e).quiet, "no progress and no figures on standard error")
+
+/* Entries for a pal_sampling; the texts are its defaults, for the help. */
+#define PAL__OPTIONS_SAMPLING(p, temp, k, top, min)                                                \
+	PAL__FLOAT("temp", 0, &(p).temperature, 0, 1000,                                           \
+		   "temperature (default " temp "; 0: always the most probable token)"),           \
+	PAL__INT32("top-k", 0, &(p).top_k, 0, INT32_MAX,                                           \
+		   "draw among the N most probable (default " k "; 0: off)"),                      \
+	PAL__FLOAT("top-p", 0, &(p).top_p, 0, 1,                                                   \
+		   "draw among the fewest that make up X (default " top "; 1: off)"),              \
+	PAL__FLOAT("min-p", 0, &(p).min_p, 0, 1,                                                   \
+		   "leave out those below X times the most probable (default " min ";\n0: off)"),  \
+	PAL__FLOAT("repeat-penalty", 0, &(p).repeat_penalty, 0.01, 100,                            \
+		   "make repeated tokens less likely (default 1: off)"),                           \
+	PAL__INT32("repeat-last", 0, &(p).repeat_last, 0, INT32_MAX,                               \
+		   "repeated within the last N tokens (default 64)"),                              \
+	PAL__SEED("seed", 0, &(p).seed, "the same seed draws the same tokens (default 0)")
+
+/* Entries for how a conversation is written. */
+#define PAL__OPTION_TEMPLATE(v)                                                                    \
+	PAL__TEXT("template", 0, &(v), "NAME",                                                     \
+		  "chat template: chatml, qwen3, llama3 or gemma (default: the\nmodel's)")
+#define PAL__OPTION_SYSTEM(v) PAL__TEXT("system", 0, &(v), "TEXT", "the system message")
+#define PAL__OPTION_THINK(v)                                                                       \
+	PAL__CHOICE("think", 0, &(v), "on|off|default",                                            \
+		    "let the model think before it answers, if its template can")
+/* clang-format on */
+
+/* PAL_EUNSUPPORTED for what --kv and --draft name but this version has not. */
+pal_status pal__engine_check(const pal__engine *e, pal_error *err);
+
+/* Opens the model with a progress bar. seconds: what it took, may be NULL. */
+pal_status pal__engine_model(const pal__engine *e, const char *path, pal_model **out,
+			     double *seconds, pal_error *err);
+
+/* The options of a session of n_ctx tokens, to open it or to ask for its size. */
+pal_session_options pal__engine_session(const pal__engine *e, int64_t n_ctx);
+
+pal_thinking pal__thinking(const char *choice); /* "on", "off" or "default" */
+
+json_t *pal__sampling_json(const pal_sampling *p);
+
+#endif

@@ -1,0 +1,56 @@
+/* What pal writes: standard output whose failures are errors, and on standard error
+ * progress bars and the figures at the end.
+ *
+ * Invariants:
+ *  - Standard output carries results only; everything else goes to standard error.
+ *  - A progress bar is drawn only on a terminal, only after a second of work, and is
+ *    removed before anything else is written.
+ */
+#ifndef PAL_CLI_OUTPUT_H
+#define PAL_CLI_OUTPUT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+double pal__now(void); /* seconds of a clock that never goes back */
+
+/* Bytes to standard output, buffered. Errors: PAL_EIO. */
+pal_status pal__out_write(const void *bytes, size_t n, pal_error *err);
+pal_status pal__out_id(int32_t id, pal_error *err); /* on a line of its own */
+pal_status pal__out_flush(pal_error *err);
+bool pal__out_closed(void); /* whether it failed because the reader is gone */
+
+/* Prints a JSON object with a newline, and lets go of it. NULL: PAL_ENOMEM. */
+pal_status pal__out_json(json_t *object, pal_error *err);
+
+typedef struct {
+	const char *what, *unit; /* "reading the prompt", "tok" or "B" */
+	double start, drawn;     /* seconds */
+	bool wanted, shown;
+} pal__bar;
+
+void pal__bar_start(pal__bar *b, const char *what, const char *unit, bool quiet);
+void pal__bar_update(pal__bar *b, uint64_t done, uint64_t total);
+void pal__bar_end(pal__bar *b);
+
+/* "1.5 MB" and the like, powers of 1000. */
+const char *pal__human_bytes(uint64_t n, char buffer[32]);
+
+/* A line of /proc/self/status in bytes: "VmHWM", the peak of resident memory, or
+ * "VmRSS"; 0 when unknown. */
+uint64_t pal__process_memory(const char *field);
+
+/* A JSON string of bytes; what is not UTF-8 becomes U+FFFD. NULL: no memory. */
+json_t *pal__json_text(const char *text, size_t n);
+json_t *pal__json_ids(const int32_t *ids, size_t n);
+
+/* The parts that every JSON report carries: machine, build, model. */
+json_t *pal__json_machine(void);
+json_t *pal__json_build(void);
+json_t *pal__json_model(const char *path, const pal_model_info *info);
+
+#endif
