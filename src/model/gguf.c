@@ -761,10 +761,10 @@ static pal_status out_of_range(const pal__gguf *g, const pal__gguf_kv *kv, const
 	else
 		snprintf(value, sizeof value, "%" PRId64, v->i);
 	if (kv->type == PAL__GGUF_ARRAY)
-		snprintf(where, sizeof where, "element %zu, ", element);
+		snprintf(where, sizeof where, "element %zu of value ", element);
 	return complain(g, (subject){"key", kv->key.s, kv->key.n}, err, PAL_EFORMAT,
-			"%s%s, is not accepted (accepted: %" PRId64 " to %" PRId64 ")", where,
-			value, min, max);
+			"%s%s is not accepted (accepted: %" PRId64 " to %" PRId64 ")", where, value,
+			min, max);
 }
 
 pal_status pal__gguf_int(const pal__gguf *g, const char *key, bool required, int64_t min,
@@ -850,11 +850,11 @@ static pal_status convert_float(const pal__gguf *g, const pal__gguf_kv *kv,
 				const pal__gguf_value *v, size_t i, void *out, pal_error *err)
 {
 	if (isnan(v->f) || (isfinite(v->f) && fabs(v->f) > (double)FLT_MAX))
-		return complain(
-			g, (subject){"key", kv->key.s, kv->key.n}, err, PAL_EFORMAT,
-			"element %zu, %g, is not accepted (accepted: numbers in the range of "
-			"f32)",
-			i, v->f);
+		return complain(g, (subject){"key", kv->key.s, kv->key.n}, err, PAL_EFORMAT,
+				"element %zu of value %g is not accepted (accepted: numbers in the "
+				"range of "
+				"f32)",
+				i, v->f);
 	((float *)out)[i] = (float)v->f;
 	return PAL_OK;
 }

@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+"""Writes corpus/gguf/: small GGUF files, good-*.gguf that open and bad-*.gguf that do not.
+
+    make_corpus.py [FOLDER]
+"""
+import os
+import struct
+import sys
+
+U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
+PACK = {U8: "<B", I8: "<b", U16: "<H", I16: "<h", U32: "<I", I32: "<i", F32: "<f", BOOL: "<B",
+        U64: "<Q", I64: "<q", F64: "<d"}
+# Supported tensor types: number, elements and bytes of a block.
+TYPES = {"f32": (0, 1, 4), "f16": (1, 1, 2), "q4_0": (2, 32, 18), "q4_1": (3, 32, 20),
+         "q5_0": (6, 32, 22), "q5_1": (7, 32, 24), "q8_0": (8, 32, 34), "q2_k": (10, 256, 84),
+         "q3_k": (11, 256, 110), "q4_k": (12, 256, 144), "q5_k": (13, 256, 176),
+         "q6_k": (14, 256, 210), "iq4_nl": (20, 32, 18), "iq4_xs": (23, 256, 136),
+         "bf16": (30, 1, 2)}
+BIG = 2**64 - 1
+
+
+def u32(n):
+    return struct.pack("<I", n)
+
+
+def u64(n):
+    return struct.pack("<Q", n)
+
+
+def text(s):
+    b = s if isinstance(s, bytes) else s.encode()
+    return u64(len(b)) + b
+
+
+def value(kind, v):
+    return text(v) if kind == STRING else struct.pack(PACK[kind], v)
+
+
+def key(name, kind, v):
+    return text(name) + u32(kind) + value(kind, v)
+
+
+def array(name, kind, values, count=None):
+    n = len(values) if count is None else count
+    return text(name) + u32(ARRAY) + u32(kind) + u64(n) + b"".join(value(kind, v) for v in values)
+
+
+def tensor(name, shape, kind, offset):
+    number = TYPES[kind][0] if kind in TYPES else kind
+    return (text(name) + u32(len(shape)) + b"".join(u64(n) for n in shape) + u32(number)
+            + u64(offset))
+
+
+def gguf(keys=(), tensors=(), data=b"", version=3, align=32, n_tensors=None, n_keys=None,
+         magic=b"GGUF"):
+    head = (magic + u32(version) + u64(len(tensors) if n_tensors is None else n_tensors)
+            + u64(len(keys) if n_keys is None else n_keys) + b"".join(keys) + b"".join(tensors))
+    return head + b"\0" * (-len(head) % align) + data
+
+
+def vocabulary(model):
+    if model == "gpt2":
+        byte = list(range(33, 127)) + list(range(161, 173)) + list(range(174, 256))
+        rest = [b for b in range(256) if b not in byte]
+        tokens = [chr(b) for b in byte] + [chr(256 + i) for i in range(len(rest))]
+        tokens += ["th", "the", "\u0120the", "<|im_start|>", "<|im_end|>"]
+        kinds = [1] * (len(tokens) - 2) + [3, 3]
+        return [key("tokenizer.ggml.model", STRING, "gpt2"),
+                key("tokenizer.ggml.pre", STRING, "qwen2"),
+                array("tokenizer.ggml.tokens", STRING, tokens),
+                array("tokenizer.ggml.token_type", I32, kinds),
+                array("tokenizer.ggml.merges", STRING, ["t h", "th e", "\u0120 the"]),
+                key("tokenizer.ggml.eos_token_id", U32, len(tokens) - 1),
+                key("tokenizer.chat_template", STRING, "{% for m in messages %}<|im_start|>")]
+    tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{b:02X}>" for b in range(256)]
+    tokens += ["\u2581", "a", "b", "ab", "\u2581ab"]
+    kinds = [2, 3, 3] + [6] * 256 + [1] * 5
+    return [key("tokenizer.ggml.model", STRING, "llama"),
+            array("tokenizer.ggml.tokens", STRING, tokens),
+            array("tokenizer.ggml.scores", F32, [-float(i) for i in range(len(tokens))]),
+            array("tokenizer.ggml.token_type", I32, kinds),
+            key("tokenizer.ggml.bos_token_id", U32, 1),
+            key("tokenizer.ggml.eos_token_id", U32, 2),
+            key("tokenizer.ggml.add_bos_token", BOOL, 1)]
+
+
+def all_kinds():
+    samples = {U8: 255, I8: -1, U16: 65535, I16: -2, U32: 2**32 - 1, I32: -3, F32: 0.5, BOOL: 1,
+               STRING: "text", U64: BIG, I64: -2**63, F64: float("nan")}
+    return ([key(f"v.{k}", k, v) for k, v in samples.items()]
+            + [array(f"a.{k}", k, [v, v]) for k, v in samples.items()]
+            + [array("empty", STRING, []), key("general.architecture", STRING, "qwen3")])
+
+
+def all_types():
+    tensors, data = [], b""
+    for name, (_, block, size) in TYPES.items():
+        tensors.append(tensor(name + ".weight", [block, 2], name, len(data)))
+        data += bytes(range(size)) * 2
+        data += b"\0" * (-len(data) % 32)
+    return gguf(tensors=tensors, data=data)
+
+
+def good():
+    one = [tensor("a", [2, 2], "f32", 0)]
+    return {
+        "empty": gguf(),
+        "kinds": gguf(all_kinds()),
+        "kinds-v2": gguf(all_kinds(), version=2),
+        "types": all_types(),
+        "align-8": gguf([key("general.alignment", U32, 8)], one, b"\1" * 16, align=8),
+        "align-4096": gguf([key("general.alignment", U32, 4096)],
+                           [tensor("a", [2], "f32", 4096), tensor("b", [2], "f16", 0)],
+                           b"\0" * 4104, align=4096),
+        "dims-4": gguf(tensors=[tensor("a", [1, 2, 3, 4], "f16", 0)], data=b"\0" * 48),
+        "names": gguf([key("\x1b[2J\xff", STRING, b"\xff\xfe\0\n")],
+                      [tensor("\x1b]0;x\x07" + "n" * 200, [2], "f32", 0)], b"\0" * 8),
+        "gpt2": gguf(vocabulary("gpt2")),
+        "llama": gguf(vocabulary("llama")),
+    }
+
+
+def bad_values():
+    return {
+        "key-empty": gguf([key("", U8, 1)]),
+        "key-long": gguf([key("k" * 1025, U8, 1)]),
+        "key-length": gguf([u64(BIG) + b"x" * 40]),
+        "key-twice": gguf([key("k", U8, 1), key("j", U8, 1), key("k", U32, 1)]),
+        "kind": gguf([text("k") + u32(13) + b"\0" * 8]),
+        "bool": gguf([key("k", BOOL, 2)]),
+        "bools": gguf([array("k", BOOL, [0, 1, 255])]),
+        "string-length": gguf([text("k") + u32(STRING) + u64(BIG - 3) + b"x" * 40]),
+        "strings-length": gguf([array("k", STRING, ["a"], 3) + u64(2**63)]),
+        "array-nested": gguf([text("k") + u32(ARRAY) + u32(ARRAY) + u64(1) + u32(U8) + u64(0)]),
+        "array-count": gguf([array("k", U8, [1] * 40, BIG)]),
+        "array-count-wraps": gguf([array("k", F64, [1] * 4, 2**61 + 1)]),
+        "array-short": gguf([array("k", F64, [1] * 4, 50)]),
+        "array-kind": gguf([text("k") + u32(ARRAY) + u32(77) + u64(1) + b"\0" * 8]),
+        "align-0": gguf([key("general.alignment", U32, 0)]),
+        "align-24": gguf([key("general.alignment", U32, 24)]),
+        "align-2g": gguf([key("general.alignment", U32, 2**31)]),
+        "align-text": gguf([key("general.alignment", STRING, "32")]),
+    }
+
+
+def bad_tensors():
+    def one(shape, kind="f32", offset=0, data=64):
+        return gguf(tensors=[tensor("a.weight", shape, kind, offset)], data=b"\0" * data)
+
+    def two(b, offset, name="b"):
+        return gguf(tensors=[tensor("a", [9], "f32", 64), tensor(name, [b], "f32", offset)],
+                    data=b"\0" * 256)
+    return {
+        "dims-0": one([]),
+        "dims-5": one([1] * 5),
+        "dims-many": gguf(tensors=[text("a") + u32(2**32 - 1) + b"\0" * 64]),
+        "dim-zero": one([4, 0]),
+        "dim-huge": one([BIG]),
+        "product": one([2**32, 2**32]),
+        "product-zero": one([2**32, 2**31, 2]),
+        "bytes-wrap": one([2**62]),
+        "block": one([33], "q4_0"),
+        "type": one([4], 99),
+        "type-removed": one([4], 4),
+        "offset-odd": one([4], offset=4),
+        "offset-far": one([4], offset=96),
+        "offset-wraps": one([8], offset=BIG - 31),
+        "data-missing": one([17]),
+        "tensor-twice": two(4, 128, "a"),
+        "overlap-same": two(9, 64),
+        "overlap-tail": two(4, 96),
+        "overlap-head": two(17, 0),
+        "name-nul": gguf(tensors=[tensor("a\0b", [4], "f32", 0)], data=b"\0" * 16),
+        "name-empty": gguf(tensors=[tensor("", [4], "f32", 0)], data=b"\0" * 16),
+    }
+
+
+def bad_headers():
+    return {
+        "nothing": b"",
+        "magic": gguf(magic=b"GGML"),
+        "version-1": gguf(version=1),
+        "version-4": gguf(version=4),
+        "big-endian": b"GGUF" + struct.pack(">IQQ", 3, 0, 0),
+        "keys-many": gguf(n_keys=BIG, data=b"\0" * 64),
+        "keys-2-60": gguf(n_keys=2**60, data=b"\0" * 64),
+        "keys-65536": gguf(n_keys=65536, data=b"\0" * 64),
+        "tensors-many": gguf(n_tensors=BIG, data=b"\0" * 64),
+        "tensors-65536": gguf(n_tensors=65536, data=b"\0" * 64),
+        "cut-in-key": gguf(all_kinds())[:500],
+        "cut-in-header": gguf()[:17],
+    }
+
+
+def main():
+    here = os.path.dirname(os.path.abspath(__file__))
+    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "corpus", "gguf")
+    os.makedirs(folder, exist_ok=True)
+    bad = {**bad_headers(), **bad_values(), **bad_tensors()}
+    for kind, files in (("good", good()), ("bad", bad)):
+        for name, data in files.items():
+            with open(os.path.join(folder, f"{kind}-{name}.gguf"), "wb") as f:
+                f.write(data)
+
+
+if __name__ == "__main__":
+    main()
