@@ -1,0 +1,48 @@
+/* Blocks of the quantised types in their plain form, and access to activation panels:
+ * the reference's view of both.
+ *
+ * Every quantised type is, in sub-blocks of `sub` (16 or 32) weights:
+ *     weight = q * scale + min        (min: only where has_min)
+ */
+#ifndef PAL_KERNELS_BLOCK_H
+#define PAL_KERNELS_BLOCK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/matrix.h"
+
+#define PAL__MAX_BLOCK_BYTES 256
+#define PAL__MAX_BLOCK 256
+
+typedef struct {
+	int sub;
+	bool has_min;
+	int8_t q[PAL__MAX_BLOCK];
+	float scale[PAL__MAX_BLOCK / 16], min[PAL__MAX_BLOCK / 16];
+} pal__block;
+
+/* bytes: one block of a quantised type, as in a file. */
+void pal__block_decode(pal__type type, const uint8_t *bytes, pal__block *out);
+
+extern const int8_t pal__iq4_values[16];
+
+/* A column's part of a panel's block. */
+typedef struct {
+	int8_t *q; /* [32], or int16 where wide */
+	float *d;
+	int32_t *nsum; /* [3] */
+	float *dsum;   /* [3] */
+} pal__act_block;
+
+static inline pal__act_block pal__act_at(uint8_t *block, int width, int c, bool wide)
+{
+	size_t w = (size_t)width, i = (size_t)c, quants = wide ? 64 : 32;
+	uint8_t *d = block + w * quants, *nsum = d + w * 4, *dsum = nsum + w * 12;
+	return (pal__act_block){.q = (int8_t *)(block + i * quants),
+				.d = (float *)(void *)d + i,
+				.nsum = (int32_t *)(void *)nsum + i * 3,
+				.dsum = (float *)(void *)dsum + i * 3};
+}
+
+#endif

@@ -1,0 +1,100 @@
+/* Kernels: the arithmetic of a forward pass, once as meaning (ref.c) and once for
+ * each instruction set, all with equal bits (contract C2).
+ *
+ * How equality is had: SIMD lanes are outputs, never parts of a sum.
+ *  - A weight matrix is stored as tiles of 16 rows (kernels/matrix.h); lane r of a
+ *    vector belongs to row r of its tile. Each output is one chain of operations over
+ *    the columns in ascending order. Integer dots of 32 (or 16) int8 products are exact,
+ *    so their inner order is free.
+ *  - Attention works on blocks of PAL__ATTN_BLOCK positions in ascending order; scores
+ *    have positions as lanes, the weighted sum of V has dimensions as lanes.
+ *  - A true reduction over a vector (norms, the softmax's sum) is defined over 16
+ *    virtual lanes: lane j adds elements j, j + 16, ... in order; then lanes are folded
+ *    as a binary tree, j with j + 8, then + 4, + 2, + 1.
+ *  - Every multiply-add named "fma" is fused, no other is; exp is ours; max(a, b) is
+ *    a > b ? a : b. Denormals are kept. The payload of a NaN is not part of the bits.
+ *
+ * No kernel allocates, fails or looks at its arguments' contents to choose a path that
+ * would change a bit. Pointers to vectors of floats need no alignment.
+ */
+#ifndef PAL_KERNELS_KERNELS_H
+#define PAL_KERNELS_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "kernels/matrix.h"
+
+#define PAL__ATTN_BLOCK 64 /* positions that one softmax step combines */
+#define PAL__ATTN_TILE 16  /* positions whose K lie side by side */
+#define PAL__ATTN_MAX_QUERIES 4
+
+/* One block of K and V of one kv head.
+ * k: [PAL__ATTN_BLOCK / 16][head_dim][16] (lanes are positions)
+ * v: [PAL__ATTN_BLOCK][v_stride], v_stride = head_dim rounded up to 16, padding zero
+ * of float or of IEEE half, as `half` says. */
+typedef struct {
+	const void *k, *v;
+	bool half;
+	size_t head_dim;
+	float scale; /* of the scores */
+} pal__attn_kv;
+
+/* One query's running softmax. A fresh one has max = -inf, sum = 0, acc zero. */
+typedef struct {
+	const float *q; /* [head_dim] */
+	float *acc;     /* [v_stride] */
+	float max, sum;
+	int lo, hi; /* visible positions of the block at hand: 0 <= lo < hi <= PAL__ATTN_BLOCK */
+} pal__attn_query;
+
+typedef struct {
+	const char *name;
+
+	/* Rounds x[k] to a column of an activation panel (kernels/matrix.h):
+	 * column c of a panel `width` wide. k is a multiple of 32. */
+	void (*quantize)(const float *x, size_t k, int width, int c, void *panel);
+	bool wide_acts; /* panels hold int16 pairs instead of int8 */
+
+	/* y[c][r] for the rows of tiles [tile0, tile1) and every column of x.
+	 * y: [x->n][ldy] float; rows beyond w->n_rows are not written. */
+	void (*matmul)(const pal__matrix *w, size_t tile0, size_t tile1, const pal__acts *x,
+		       float *y, size_t ldy);
+
+	/* out[i] = (x[i] * (1 / sqrt(sum(x^2) / n + eps))) * w[i]; out may be x. */
+	void (*rms_norm)(const float *x, const float *w, size_t n, float eps, float *out);
+
+	/* Rotates pairs (x[i], x[i + n_rot / 2]), i < n_rot / 2, by the angles whose
+	 * cosines and sines are given: [n_rot / 2] each. */
+	void (*rope)(float *x, const float *cos, const float *sin, size_t n_rot);
+
+	void (*swiglu)(float *gate, const float *up, size_t n); /* gate = silu(gate) * up */
+	void (*geglu)(float *gate, const float *up, size_t n);  /* gelu, tanh form */
+	void (*add)(float *x, const float *y, size_t n);        /* x += y */
+	void (*scale)(float *x, float by, size_t n);            /* x *= by */
+
+	/* One block for n queries, 1 to PAL__ATTN_MAX_QUERIES, each on its own. */
+	void (*attn)(const pal__attn_kv *kv, pal__attn_query *queries, int n);
+
+	/* out[i] = acc[i] / sum, n floats: the end of a query. */
+	void (*attn_end)(const float *acc, float sum, size_t n, float *out);
+
+	void (*to_half)(const float *x, size_t n, uint16_t *out); /* nearest, ties to even */
+} pal__kernels;
+
+extern const pal__kernels pal__kernels_scalar;
+#if defined(__x86_64__)
+extern const pal__kernels pal__kernels_avx2, pal__kernels_avx512;
+#elif defined(__aarch64__)
+extern const pal__kernels pal__kernels_neon;
+#endif
+
+/* The kernels called `name` (scalar, avx2, avx512, neon), or for NULL the best that this
+ * CPU runs. Errors: PAL_EINVAL (unknown), PAL_EUNSUPPORTED (not on this CPU). */
+pal_status pal__kernels_choose(const char *name, const pal__kernels **out, pal_error *err);
+
+/* Float value of row `row` of w: out: [w->n_cols]. The same on every CPU. */
+void pal__matrix_row(const pal__matrix *w, size_t row, float *out);
+
+#endif

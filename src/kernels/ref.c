@@ -1,0 +1,311 @@
+/* The reference: what every kernel means, in scalar C. Shapes are asserted here.
+ * Block layouts follow the ggml project's GGUF types. */
+#include <assert.h>
+#include <math.h>
+
+#include "kernels/block.h"
+#include "kernels/exp.h"
+#include "kernels/half.h"
+#include "kernels/kernels.h"
+
+#define fma __builtin_fmaf
+
+static float max2(float a, float b)
+{
+	return a > b ? a : b;
+}
+
+/* Rounds to the nearest integer, ties to even: |x| < 2^22. */
+static float round_even(float x)
+{
+	return x + 0x1.8p23f - 0x1.8p23f;
+}
+
+/* --- activations --------------------------------------------------------- */
+
+static void quantize_block(const float *x, int8_t q[32], float *d, int32_t nsum[3], float dsum[3])
+{
+	float hi = x[0], lo = x[0];
+	bool finite = true;
+	for (int i = 0; i < 32; i++) {
+		finite = finite && x[i] - x[i] == 0;
+		hi = x[i] > hi ? x[i] : hi;
+		lo = x[i] < lo ? x[i] : lo;
+	}
+	float m = hi >= -lo ? hi : lo;
+	bool tiny = !(m >= 0x1p-100f) && !(m <= -0x1p-100f);
+	*d = !finite ? NAN : tiny ? 0 : m / -128;
+	float id = finite && !tiny ? 1 / *d : 0;
+	nsum[0] = nsum[1] = 0;
+	for (int i = 0; i < 32; i++) {
+		float r = finite ? round_even(x[i] * id) : 0;
+		q[i] = (int8_t)(r > 127 ? 127 : r);
+		nsum[i / 16] -= q[i];
+	}
+	nsum[2] = nsum[0] + nsum[1];
+	for (int i = 0; i < 3; i++)
+		dsum[i] = *d * (float)-nsum[i];
+}
+
+static void quantize(const float *x, size_t k, int width, int c, void *panel)
+{
+	assert(k % 32 == 0 && c >= 0 && c < width && width <= PAL__PANEL);
+	uint8_t *block = panel;
+	for (size_t b = 0; b < k / 32; b++, block += (size_t)width * PAL__ACT_BYTES(false)) {
+		pal__act_block a = pal__act_at(block, width, c, false);
+		quantize_block(x + 32 * b, a.q, a.d, a.nsum, a.dsum);
+	}
+}
+
+/* --- matmul -------------------------------------------------------------- */
+
+/* One row by one column of a panel: acc and the blocks of 32 in ascending order. */
+static float dot_block(const pal__block *w, const pal__act_block *a, float acc, int b)
+{
+	int sub = w->sub;
+	for (int s = 0; s < 32 / sub; s++) {
+		int32_t sum = 0;
+		for (int i = 0; i < sub; i++)
+			sum += w->q[32 * b + sub * s + i] * a->q[sub * s + i];
+		int at = (32 * b) / sub + s, which = sub == 32 ? 2 : s;
+		acc = fma((float)sum * w->scale[at], *a->d, acc);
+		if (w->has_min)
+			acc = fma(w->min[at], a->dsum[which], acc);
+	}
+	return acc;
+}
+
+static void row_by_panel(const pal__matrix *w, size_t row, const uint8_t *panel, int width,
+			 float *acc)
+{
+	const pal__type_info *info = pal__type_find((uint32_t)w->type);
+	uint8_t bytes[PAL__MAX_BLOCK_BYTES];
+	pal__block block;
+	for (int c = 0; c < width; c++)
+		acc[c] = 0;
+	for (size_t i = 0; i < w->n_blocks; i++) {
+		pal__matrix_block(w, row, i, bytes);
+		pal__block_decode(w->type, bytes, &block);
+		for (int b = 0; b < info->block / 32; b++) {
+			for (int c = 0; c < width; c++) {
+				pal__act_block a = pal__act_at((uint8_t *)(uintptr_t)panel, width, c,
+							       false);
+				acc[c] = dot_block(&block, &a, acc[c], b);
+			}
+			panel += (size_t)width * PAL__ACT_BYTES(false);
+		}
+	}
+}
+
+static float float_weight(const pal__matrix *w, size_t row, size_t k)
+{
+	uint8_t bytes[4];
+	uint16_t h;
+	float f;
+	pal__matrix_block(w, row, k, bytes);
+	memcpy(&f, bytes, sizeof f);
+	memcpy(&h, bytes, sizeof h);
+	return w->type == PAL__F32 ? f : w->type == PAL__F16 ? pal__half_float(h) : pal__bf16_float(h);
+}
+
+static void row_by_floats(const pal__matrix *w, size_t row, const pal__acts *x, float *y, size_t ldy)
+{
+	for (size_t c = 0; c < x->n; c++)
+		y[c * ldy] = 0;
+	for (size_t k = 0; k < w->n_cols; k++) {
+		float v = float_weight(w, row, k);
+		for (size_t c = 0; c < x->n; c++)
+			y[c * ldy] = fma(v, x->x[c * x->k + k], y[c * ldy]);
+	}
+}
+
+static void matmul(const pal__matrix *w, size_t tile0, size_t tile1, const pal__acts *x, float *y,
+		   size_t ldy)
+{
+	assert(tile1 <= w->n_tiles && x->k == w->n_cols && ldy >= w->n_rows);
+	size_t end = tile1 * PAL__TILE_ROWS < w->n_rows ? tile1 * PAL__TILE_ROWS : w->n_rows;
+	for (size_t row = tile0 * PAL__TILE_ROWS; row < end; row++) {
+		if (pal__type_is_float(w->type)) {
+			row_by_floats(w, row, x, y + row, ldy);
+			continue;
+		}
+		const uint8_t *panel = x->q;
+		for (size_t c = 0; c < x->n;) {
+			int width = pal__panel_width(x->n - c);
+			float acc[PAL__PANEL];
+			row_by_panel(w, row, panel, width, acc);
+			for (int i = 0; i < width; i++)
+				y[(c + (size_t)i) * ldy + row] = acc[i];
+			c += (size_t)width;
+			panel += pal__panels_bytes((size_t)width, x->k, false);
+		}
+	}
+}
+
+void pal__matrix_row(const pal__matrix *w, size_t row, float *out)
+{
+	uint8_t bytes[PAL__MAX_BLOCK_BYTES];
+	pal__block block;
+	size_t n = (size_t)pal__type_find((uint32_t)w->type)->block;
+	for (size_t i = 0; i < w->n_blocks; i++) {
+		if (pal__type_is_float(w->type)) {
+			out[i] = float_weight(w, row, i);
+			continue;
+		}
+		pal__matrix_block(w, row, i, bytes);
+		pal__block_decode(w->type, bytes, &block);
+		for (size_t j = 0; j < n; j++) {
+			size_t s = j / (size_t)block.sub;
+			float v = (float)block.q[j] * block.scale[s];
+			out[i * n + j] = block.has_min ? v + block.min[s] : v;
+		}
+	}
+}
+
+/* --- vectors ------------------------------------------------------------- */
+
+static float fold(const float lanes[16])
+{
+	float v[16];
+	memcpy(v, lanes, sizeof v);
+	for (int half = 8; half; half /= 2)
+		for (int i = 0; i < half; i++)
+			v[i] += v[i + half];
+	return v[0];
+}
+
+static void rms_norm(const float *x, const float *w, size_t n, float eps, float *out)
+{
+	float lanes[16] = {0};
+	for (size_t i = 0; i < n; i++)
+		lanes[i % 16] = fma(x[i], x[i], lanes[i % 16]);
+	float r = 1 / sqrtf(fold(lanes) / (float)n + eps);
+	for (size_t i = 0; i < n; i++)
+		out[i] = x[i] * r * w[i];
+}
+
+static void rope(float *x, const float *cos, const float *sin, size_t n_rot)
+{
+	assert(n_rot % 2 == 0);
+	for (size_t i = 0; i < n_rot / 2; i++) {
+		float a = x[i], b = x[i + n_rot / 2];
+		x[i] = fma(a, cos[i], -(b * sin[i]));
+		x[i + n_rot / 2] = fma(a, sin[i], b * cos[i]);
+	}
+}
+
+static void swiglu(float *gate, const float *up, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		gate[i] = gate[i] / (1 + pal__exp(-gate[i])) * up[i];
+}
+
+/* gelu(x) = x / 2 (1 + tanh(u)) = x / (1 + exp(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3) */
+static void geglu(float *gate, const float *up, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		float x = gate[i];
+		float u = x * fma(PAL__GELU_B, x * x, PAL__GELU_A);
+		gate[i] = x / (1 + pal__exp(u)) * up[i];
+	}
+}
+
+static void add(float *x, const float *y, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		x[i] += y[i];
+}
+
+static void scale(float *x, float by, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		x[i] *= by;
+}
+
+static void to_half(const float *x, size_t n, uint16_t *out)
+{
+	for (size_t i = 0; i < n; i++)
+		out[i] = pal__float_half(x[i]);
+}
+
+/* --- attention ----------------------------------------------------------- */
+
+static float element(const void *p, bool half, size_t i)
+{
+	return half ? pal__half_float(((const uint16_t *)p)[i]) : ((const float *)p)[i];
+}
+
+static void scores(const pal__attn_kv *kv, const pal__attn_query *q, float s[PAL__ATTN_BLOCK])
+{
+	for (int j = 0; j < PAL__ATTN_BLOCK; j++) {
+		float dot = 0;
+		size_t tile = (size_t)j / PAL__ATTN_TILE, lane = (size_t)j % PAL__ATTN_TILE;
+		for (size_t d = 0; d < kv->head_dim; d++)
+			dot = fma(q->q[d],
+				  element(kv->k, kv->half,
+					  (tile * kv->head_dim + d) * PAL__ATTN_TILE + lane),
+				  dot);
+		s[j] = j >= q->lo && j < q->hi ? dot * kv->scale : -INFINITY;
+	}
+}
+
+static float block_max(const float s[PAL__ATTN_BLOCK])
+{
+	float v[16];
+	for (int i = 0; i < 16; i++)
+		v[i] = max2(max2(s[i], s[i + 16]), max2(s[i + 32], s[i + 48]));
+	for (int half = 8; half; half /= 2)
+		for (int i = 0; i < half; i++)
+			v[i] = max2(v[i], v[i + half]);
+	return v[0];
+}
+
+static void attn_one(const pal__attn_kv *kv, pal__attn_query *q)
+{
+	float s[PAL__ATTN_BLOCK], lanes[16];
+	size_t stride = (kv->head_dim + 15) / 16 * 16;
+	assert(q->lo >= 0 && q->lo < q->hi && q->hi <= PAL__ATTN_BLOCK);
+	scores(kv, q, s);
+	float max = max2(block_max(s), q->max), shrink = pal__exp(q->max - max);
+	for (int j = 0; j < PAL__ATTN_BLOCK; j++)
+		s[j] = j >= q->lo && j < q->hi ? pal__exp(s[j] - max) : 0;
+	for (int i = 0; i < 16; i++)
+		lanes[i] = ((s[i] + s[i + 16]) + s[i + 32]) + s[i + 48];
+	q->sum = fma(q->sum, shrink, fold(lanes));
+	q->max = max;
+	for (size_t d = 0; d < stride; d++) {
+		float acc = q->acc[d] * shrink;
+		for (int j = q->lo; j < q->hi; j++)
+			acc = fma(s[j], element(kv->v, kv->half, (size_t)j * stride + d), acc);
+		q->acc[d] = acc;
+	}
+}
+
+static void attn(const pal__attn_kv *kv, pal__attn_query *queries, int n)
+{
+	assert(n >= 1 && n <= PAL__ATTN_MAX_QUERIES);
+	for (int i = 0; i < n; i++)
+		attn_one(kv, &queries[i]);
+}
+
+static void attn_end(const float *acc, float sum, size_t n, float *out)
+{
+	float r = 1 / sum;
+	for (size_t i = 0; i < n; i++)
+		out[i] = acc[i] * r;
+}
+
+const pal__kernels pal__kernels_scalar = {
+	.name = "scalar",
+	.quantize = quantize,
+	.matmul = matmul,
+	.rms_norm = rms_norm,
+	.rope = rope,
+	.swiglu = swiglu,
+	.geglu = geglu,
+	.add = add,
+	.scale = scale,
+	.attn = attn,
+	.attn_end = attn_end,
+	.to_half = to_half,
+};

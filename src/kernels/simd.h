@@ -1,0 +1,783 @@
+/* The vector kernels, written once over 16 virtual lanes.
+ *
+ * An instruction set's file (avx2.c, avx512.c, neon.c) defines the types and operations
+ * below and then includes this file, which defines all kernels of kernels.h as static
+ * functions and, last, the table. Every operation is exact or rounded as IEEE 754 says,
+ * so the bits are those of ref.c, whose order of operations is kept line by line.
+ *
+ *   vf, vi           16 float, 16 int32 (also seen as 64 bytes)
+ *   vf_load/store(p) vf_set(x) vf_add vf_sub vf_mul vf_div vf_fma(a,b,c) = a * b + c
+ *   vf_lt(a,b,x,y)   lanes of x where a < b, else of y (also where a or b is NaN)
+ *   vf_half(p)       16 halves to float; vf_to_half(p, v) rounds to 16 halves
+ *   vf_of_bits(vi) vf_of_int(vi)  the same bits; the converted integers
+ *   vi_load(p) vi_set(x) vi_and vi_or vi_xor vi_add vi_srl(v,n) vi_sll(v,n) of 32 bits
+ *   vi_of_bits(vf) vi_half_bits(p): 16 uint16 widened; vi_round(vf): nearest even
+ *   vi_lookup(table, v): 64 bytes v, each below 16, through table[16] (vi_table(p))
+ *   vw, vw_codes(v)  64 bytes below 128 as an operand of vi_dot; vw_signed(v): of int8,
+ *                    for which the dot starts at nsum << VW_BIAS_SHIFT (0: at zero)
+ *   vi_dot(acc, w, p)  acc[r] += sum of 4 products with the four quants at p
+ *   MAX_COLUMNS, ATTN_TILES(n), ATTN_DIMS(n)  what fits the registers
+ */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/block.h"
+#include "kernels/exp.h"
+#include "kernels/kernels.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* --- lanes: reductions, exp, tails ----------------------------------------- */
+
+INLINE vf vf_max(vf a, vf b)
+{
+	return vf_lt(b, a, a, b);
+}
+
+/* The tree of ref.c's fold(), on the stored lanes: 15 scalar additions a vector of any
+ * length are cheap, and plainly the same everywhere. */
+static float fold_sum(vf v)
+{
+	float x[16];
+	vf_store(x, v);
+	for (int half = 8; half; half /= 2)
+		for (int i = 0; i < half; i++)
+			x[i] += x[i + half];
+	return x[0];
+}
+
+static float fold_max(vf v)
+{
+	float x[16];
+	vf_store(x, v);
+	for (int half = 8; half; half /= 2)
+		for (int i = 0; i < half; i++)
+			x[i] = x[i] > x[i + half] ? x[i] : x[i + half];
+	return x[0];
+}
+
+INLINE vf vf_exp(vf x)
+{
+	vf y = vf_lt(vf_set(PAL__EXP_MAX), x, vf_set(PAL__EXP_MAX), x);
+	vf t = vf_fma(y, vf_set(PAL__LOG2E), vf_set(PAL__ROUND));
+	vf n = vf_sub(t, vf_set(PAL__ROUND));
+	vf r = vf_fma(n, vf_set(-PAL__LN2_HI), y);
+	r = vf_fma(n, vf_set(-PAL__LN2_LO), r);
+	vf p = vf_fma(r, vf_set(PAL__EXP_P6), vf_set(PAL__EXP_P5));
+	p = vf_fma(p, r, vf_set(PAL__EXP_P4));
+	p = vf_fma(p, r, vf_set(PAL__EXP_P3));
+	p = vf_fma(p, r, vf_set(PAL__EXP_P2));
+	p = vf_fma(p, r, vf_set(1));
+	p = vf_fma(p, r, vf_set(1));
+	vi bits = vi_add(vi_sll(vi_of_bits(t), 23), vi_set(0x3f800000));
+	vf e = vf_mul(p, vf_of_bits(bits));
+	/* x < MIN gives 0, x >= MIN gives e, and NaN, for which both fail, gives x */
+	return vf_lt(x, vf_set(PAL__EXP_MIN), vf_set(0), vf_lt(vf_set(-INFINITY), x, e, x));
+}
+
+/* The first n < 16 floats of p, zeros after them. */
+INLINE vf load_tail(const float *p, size_t n)
+{
+	float x[16] = {0};
+	memcpy(x, p, n * sizeof *x);
+	return vf_load(x);
+}
+
+INLINE void store_tail(float *p, vf v, size_t n)
+{
+	float x[16];
+	vf_store(x, v);
+	memcpy(p, x, n * sizeof *x);
+}
+
+/* --- activations ------------------------------------------------------------ */
+
+INLINE void quantize_block(const float *x, int8_t q[32], float *d, int32_t nsum[3], float dsum[3])
+{
+	vf a = vf_load(x), b = vf_load(x + 16);
+	vf hi = vf_max(a, b), lo = vf_lt(a, b, a, b);
+	float max = fold_max(hi), nmin = fold_max(vf_sub(vf_set(0), lo));
+	/* x - x is zero for the finite and NaN for all others */
+	float odd = fold_sum(vf_add(vf_sub(a, a), vf_sub(b, b)));
+	bool finite = odd == 0;
+	float m = max >= nmin ? max : -nmin;
+	bool tiny = !(m >= 0x1p-100f) && !(m <= -0x1p-100f);
+	*d = !finite ? NAN : tiny ? 0 : m / -128;
+	float id = finite && !tiny ? 1 / *d : 0;
+	if (!finite)
+		a = b = vf_set(0);
+	int32_t r[32];
+	vi_store(r, vi_round(vf_mul(a, vf_set(id))));
+	vi_store(r + 16, vi_round(vf_mul(b, vf_set(id))));
+	int32_t s0 = 0, s1 = 0;
+	for (int i = 0; i < 32; i++)
+		q[i] = (int8_t)(r[i] > 127 ? 127 : r[i]);
+	for (int i = 0; i < 16; i++) {
+		s0 -= q[i];
+		s1 -= q[i + 16];
+	}
+	nsum[0] = s0;
+	nsum[1] = s1;
+	nsum[2] = s0 + s1;
+	for (int i = 0; i < 3; i++)
+		dsum[i] = *d * (float)-nsum[i];
+}
+
+static void quantize(const float *x, size_t k, int width, int c, void *panel)
+{
+	uint8_t *block = panel;
+	for (size_t b = 0; b < k / 32; b++, block += (size_t)width * PAL__ACT_BYTES(WIDE_ACTS)) {
+		pal__act_block a = pal__act_at(block, width, c, WIDE_ACTS);
+		int8_t q[32];
+		quantize_block(x + 32 * b, q, a.d, a.nsum, a.dsum);
+		if (!WIDE_ACTS) {
+			memcpy(a.q, q, 32);
+			continue;
+		}
+		int16_t *wide = (int16_t *)(void *)a.q;
+		for (int i = 0; i < 32; i += 4) {
+			wide[i] = q[i];
+			wide[i + 1] = q[i + 2];
+			wide[i + 2] = q[i + 1];
+			wide[i + 3] = q[i + 3];
+		}
+	}
+}
+
+/* --- weights: what 16 rows hold in 32 columns -------------------------------- */
+
+/* A tile's planes, in the order of kernels/matrix.c's fields. */
+typedef struct {
+	const uint8_t *p[PAL__MAX_FIELDS];
+} planes;
+
+INLINE vi words(const planes *t, int f, size_t unit)
+{
+	return vi_load(t->p[f] + unit * 64);
+}
+
+INLINE vf halves(const planes *t, int f, size_t block)
+{
+	return vf_half(t->p[f] + block * 32);
+}
+
+/* Unit u of a nibble plane, low half for g < 4, high for the rest. */
+INLINE vi nibble(const planes *t, size_t unit, int shift)
+{
+	return vi_and(vi_srl(words(t, 0, unit), shift), vi_set(0x0f0f0f0f));
+}
+
+/* Bits 4g .. 4g + 3 of a word of 32 fifth bits, as bit 4 of four bytes. */
+INLINE vi fifth_bits(vi high, int g)
+{
+	vi n = vi_and(vi_srl(high, 4 * g), vi_set(15));
+	vi spread = vi_or(vi_or(n, vi_sll(n, 7)), vi_or(vi_sll(n, 14), vi_sll(n, 21)));
+	return vi_sll(vi_and(spread, vi_set(0x01010101)), 4);
+}
+
+/* The codes of weights 4g .. 4g + 3 of block b of 32 columns, as an operand of vi_dot. */
+INLINE vw codes(pal__type type, const planes *t, size_t b, int g, vi table)
+{
+	size_t super = b / 8, s = b % 8; /* of the types with 256 columns a block */
+	size_t low = b * 4 + (size_t)(g & 3);
+	int high = g & 4;
+	vi v;
+	switch (type) {
+	case PAL__Q8_0:
+		return vw_signed(words(t, 0, b * 8 + (size_t)g));
+	case PAL__IQ4_NL:
+	case PAL__IQ4_XS: /* 16 bytes for every 32 weights in both */
+		return vw_signed(vi_lookup(table, nibble(t, low, high)));
+	case PAL__Q4_0:
+	case PAL__Q4_1:
+		return vw_codes(nibble(t, low, high));
+	case PAL__Q5_0:
+	case PAL__Q5_1:
+		v = fifth_bits(words(t, 1, b), g);
+		return vw_codes(vi_or(v, nibble(t, low, high)));
+	case PAL__Q4_K:
+		return vw_codes(nibble(t, super * 32 + s / 2 * 8 + (size_t)g, (int)(s % 2) * 4));
+	case PAL__Q5_K:
+		v = vi_and(vi_srl(words(t, 1, super * 8 + (size_t)g), (int)s), vi_set(0x01010101));
+		return vw_codes(vi_or(vi_sll(v, 4), nibble(t, super * 32 + s / 2 * 8 + (size_t)g,
+							  (int)(s % 2) * 4)));
+	case PAL__Q6_K:
+		v = vi_srl(words(t, 1, super * 16 + s / 4 * 8 + (size_t)g), (int)(s % 4) * 2);
+		v = vi_sll(vi_and(v, vi_set(0x03030303)), 4);
+		return vw_codes(vi_or(v, nibble(t, super * 32 + s / 4 * 16 + s % 2 * 8 + (size_t)g,
+						(int)(s % 4 / 2) * 4)));
+	case PAL__Q2_K:
+	case PAL__Q3_K:
+		v = vi_srl(words(t, 0, super * 16 + s / 4 * 8 + (size_t)g), (int)(s % 4) * 2);
+		v = vi_and(v, vi_set(0x03030303));
+		if (type == PAL__Q2_K)
+			return vw_codes(v);
+		return vw_codes(vi_or(
+			v, vi_sll(vi_and(vi_srl(words(t, 1, super * 8 + (size_t)g), (int)s),
+					 vi_set(0x01010101)),
+				  2)));
+	default:
+		__builtin_unreachable();
+	}
+}
+
+/* log2 of the code that means zero, for types whose codes are unsigned; -1: none. */
+INLINE int zero_shift(pal__type type)
+{
+	switch (type) {
+	case PAL__Q4_0:
+		return 3;
+	case PAL__Q5_0:
+		return 4;
+	case PAL__Q6_K:
+		return 5;
+	case PAL__Q3_K:
+		return 2;
+	case PAL__Q8_0:
+	case PAL__IQ4_NL:
+	case PAL__IQ4_XS:
+		return VW_BIAS_SHIFT ? VW_BIAS_SHIFT : -1;
+	default:
+		return -1;
+	}
+}
+
+INLINE vi byte_of(vi v, int i)
+{
+	return vi_and(vi_srl(v, 8 * i), vi_set(255));
+}
+
+/* Scale and min of Q4_K's and Q5_K's sub-block s; f: the field of the packed scales. */
+INLINE void scale_min_6(const planes *t, int f, size_t super, int s, vf *scale, vf *min)
+{
+	vi a = words(t, f, super * 3), b = words(t, f, super * 3 + 1);
+	vi sc, m;
+	if (s < 4) {
+		sc = vi_and(byte_of(a, s), vi_set(63));
+		m = vi_and(byte_of(b, s), vi_set(63));
+	} else {
+		vi c = byte_of(words(t, f, super * 3 + 2), s - 4);
+		vi hi_a = vi_srl(byte_of(a, s - 4), 6), hi_b = vi_srl(byte_of(b, s - 4), 6);
+		sc = vi_or(vi_and(c, vi_set(15)), vi_sll(hi_a, 4));
+		m = vi_or(vi_srl(c, 4), vi_sll(hi_b, 4));
+	}
+	vf d = halves(t, f + 1, super), dmin = halves(t, f + 2, super);
+	*scale = vf_mul(d, vf_of_int(sc));
+	*min = vf_neg(vf_mul(dmin, vf_of_int(m)));
+}
+
+/* Scale (and min) of part h of block b: h is 0, or 0 and 1 where sub-blocks are 16 wide. */
+INLINE void scales(pal__type type, const planes *t, size_t b, int h, vf *scale, vf *min)
+{
+	size_t super = b / 8;
+	int s = (int)(b % 8), s16 = 2 * s + h;
+	vi low, high;
+	switch (type) {
+	case PAL__Q8_0:
+	case PAL__Q4_0:
+	case PAL__IQ4_NL:
+		*scale = halves(t, 1, b);
+		return;
+	case PAL__Q5_0:
+		*scale = halves(t, 2, b);
+		return;
+	case PAL__Q4_1:
+		*scale = halves(t, 1, b);
+		*min = halves(t, 2, b);
+		return;
+	case PAL__Q5_1:
+		*scale = halves(t, 2, b);
+		*min = halves(t, 3, b);
+		return;
+	case PAL__Q4_K:
+		scale_min_6(t, 1, super, s, scale, min);
+		return;
+	case PAL__Q5_K:
+		scale_min_6(t, 2, super, s, scale, min);
+		return;
+	case PAL__Q2_K:
+		low = byte_of(words(t, 1, super * 4 + (size_t)s16 / 4), s16 % 4);
+		*scale = vf_mul(halves(t, 2, super), vf_of_int(vi_and(low, vi_set(15))));
+		*min = vf_neg(vf_mul(halves(t, 3, super), vf_of_int(vi_srl(low, 4))));
+		return;
+	case PAL__Q3_K:
+		low = byte_of(words(t, 2, super * 3 + (size_t)(s16 % 8) / 4), s16 % 4);
+		low = vi_and(vi_srl(low, s16 / 8 * 4), vi_set(15));
+		high = byte_of(words(t, 2, super * 3 + 2), s16 % 4);
+		high = vi_and(vi_srl(high, s16 / 4 * 2), vi_set(3));
+		low = vi_add(vi_or(low, vi_sll(high, 4)), vi_set(-32));
+		*scale = vf_mul(halves(t, 3, super), vf_of_int(low));
+		return;
+	case PAL__Q6_K: /* int8: sign by the float conversion of (v ^ 128) - 128 */
+		low = byte_of(words(t, 2, super * 4 + (size_t)s16 / 4), s16 % 4);
+		low = vi_add(vi_xor(low, vi_set(128)), vi_set(-128));
+		*scale = vf_mul(halves(t, 3, super), vf_of_int(low));
+		return;
+	case PAL__IQ4_XS:
+		low = byte_of(words(t, 1, super), s / 2);
+		low = vi_and(vi_srl(low, s % 2 * 4), vi_set(15));
+		high = vi_and(vi_srl(vi_half_bits(t->p[3] + super * 32), 2 * s), vi_set(3));
+		low = vi_add(vi_or(low, vi_sll(high, 4)), vi_set(-32));
+		*scale = vf_mul(halves(t, 2, super), vf_of_int(low));
+		return;
+	default:
+		__builtin_unreachable();
+	}
+}
+
+INLINE bool type_has_min(pal__type t)
+{
+	return t == PAL__Q4_1 || t == PAL__Q5_1 || t == PAL__Q2_K || t == PAL__Q4_K ||
+	       t == PAL__Q5_K;
+}
+
+INLINE bool type_sub_16(pal__type t)
+{
+	return t == PAL__Q2_K || t == PAL__Q3_K || t == PAL__Q6_K;
+}
+
+/* --- matmul ------------------------------------------------------------------- */
+
+/* Part h (of `parts`) of block b into acc, for n columns from column c0 of a panel. */
+INLINE void mul_part(pal__type type, const planes *t, size_t b, int h, int parts,
+		     const pal__act_block *a, int n, vi table, vf acc[])
+{
+	vi sum[PAL__PANEL];
+	vf scale, min = vf_set(0);
+	int zero = zero_shift(type), which = parts == 1 ? 2 : h;
+	for (int c = 0; c < n; c++)
+		sum[c] = zero < 0 ? vi_set(0) : vi_sll(vi_set(a->nsum[3 * c + which]), zero);
+	for (int g = h * 4; g < h * 4 + 8 / parts; g++) {
+		vw w = codes(type, t, b, g, table);
+		for (int c = 0; c < n; c++)
+			sum[c] = vi_dot(sum[c], w, a->q + c * ACT_QUANTS + g * (ACT_QUANTS / 8));
+	}
+	scales(type, t, b, h, &scale, &min);
+	for (int c = 0; c < n; c++) {
+		vf s = vf_mul(vf_of_int(sum[c]), scale);
+		acc[c] = vf_fma(s, vf_set(a->d[c]), acc[c]);
+		if (type_has_min(type))
+			acc[c] = vf_fma(min, vf_set(a->dsum[3 * c + which]), acc[c]);
+	}
+}
+
+/* One tile by n columns from column c0 of a panel `width` wide; out: [n] of stride ldy. */
+INLINE void mul_tile(pal__type type, const pal__matrix *w, size_t tile, const uint8_t *panel,
+		     int width, int c0, int n, float *y, size_t ldy, size_t rows)
+{
+	planes t;
+	for (int f = 0; f < PAL__MAX_FIELDS; f++)
+		t.p[f] = w->data + tile * w->tile_bytes + w->plane[f];
+	vi table = vi_table(pal__iq4_values);
+	vf acc[PAL__PANEL];
+	for (int c = 0; c < n; c++)
+		acc[c] = vf_set(0);
+	size_t blocks = w->n_cols / 32, stride = (size_t)width * PAL__ACT_BYTES(WIDE_ACTS);
+	for (size_t b = 0; b < blocks; b++, panel += stride) {
+		pal__act_block a = pal__act_at((uint8_t *)(uintptr_t)panel, width, c0, WIDE_ACTS);
+		if (type_sub_16(type)) {
+			mul_part(type, &t, b, 0, 2, &a, n, table, acc);
+			mul_part(type, &t, b, 1, 2, &a, n, table, acc);
+		} else {
+			mul_part(type, &t, b, 0, 1, &a, n, table, acc);
+		}
+	}
+	for (int c = 0; c < n; c++) {
+		if (rows == PAL__TILE_ROWS)
+			vf_store(y + (size_t)c * ldy, acc[c]);
+		else
+			store_tail(y + (size_t)c * ldy, acc[c], rows);
+	}
+}
+
+/* One tile by every panel, for a type known at compile time. */
+INLINE void mul_panels(pal__type type, const pal__matrix *w, size_t tile, const pal__acts *x,
+		       float *y, size_t ldy)
+{
+	const uint8_t *panel = x->q;
+	size_t row = tile * PAL__TILE_ROWS, rows = w->n_rows - row;
+	rows = rows < PAL__TILE_ROWS ? rows : PAL__TILE_ROWS;
+	for (size_t c = 0; c < x->n;) {
+		int width = pal__panel_width(x->n - c);
+		float *out = y + c * ldy + row;
+		for (int at = 0; at < width;) {
+			float *to = out + (size_t)at * ldy;
+			int left = width - at;
+			if (MAX_COLUMNS >= 12 && left >= 12) {
+				mul_tile(type, w, tile, panel, width, at, 12, to, ldy, rows);
+				at += 12;
+			} else if (MAX_COLUMNS >= 8 && left >= 8) {
+				mul_tile(type, w, tile, panel, width, at, 8, to, ldy, rows);
+				at += 8;
+			} else if (left >= 4) {
+				mul_tile(type, w, tile, panel, width, at, 4, to, ldy, rows);
+				at += 4;
+			} else if (left >= 2) {
+				mul_tile(type, w, tile, panel, width, at, 2, to, ldy, rows);
+				at += 2;
+			} else {
+				mul_tile(type, w, tile, panel, width, at, 1, to, ldy, rows);
+				at += 1;
+			}
+		}
+		c += (size_t)width;
+		panel += pal__panels_bytes((size_t)width, x->k, WIDE_ACTS);
+	}
+}
+
+/* The float types: `tiles` tiles by n columns, one chain over k for each output. */
+INLINE vf float_weights(pal__type type, const uint8_t *plane, size_t k)
+{
+	if (type == PAL__F32)
+		return vf_load((const float *)(const void *)(plane + k * 64));
+	if (type == PAL__F16)
+		return vf_half(plane + k * 32);
+	return vf_of_bits(vi_sll(vi_half_bits(plane + k * 32), 16));
+}
+
+INLINE void mul_floats(pal__type type, const pal__matrix *w, size_t tile, int tiles, const float *x,
+		       int n, float *y, size_t ldy)
+{
+	const uint8_t *p = w->data + tile * w->tile_bytes;
+	vf acc[16];
+	for (int i = 0; i < n * tiles; i++)
+		acc[i] = vf_set(0);
+	for (size_t k = 0; k < w->n_cols; k++) {
+		for (int t = 0; t < tiles; t++) {
+			vf v = float_weights(type, p + (size_t)t * w->tile_bytes, k);
+			for (int c = 0; c < n; c++)
+				acc[t * n + c] = vf_fma(v, vf_set(x[(size_t)c * w->n_cols + k]),
+							acc[t * n + c]);
+		}
+	}
+	for (int t = 0; t < tiles; t++) {
+		size_t row = (tile + (size_t)t) * PAL__TILE_ROWS, rows = w->n_rows - row;
+		for (int c = 0; c < n; c++)
+			store_tail(y + (size_t)c * ldy + row, acc[t * n + c],
+				   rows < PAL__TILE_ROWS ? rows : PAL__TILE_ROWS);
+	}
+}
+
+INLINE void matmul_floats(pal__type type, const pal__matrix *w, size_t tile0, size_t tile1,
+			  const pal__acts *x, float *y, size_t ldy)
+{
+	size_t c = 0;
+	for (; c + 4 <= x->n; c += 4)
+		for (size_t t = tile0; t < tile1; t++)
+			mul_floats(type, w, t, 1, x->x + c * x->k, 4, y + c * ldy, ldy);
+	for (; c < x->n; c++) {
+		size_t t = tile0;
+		for (; t + 4 <= tile1; t += 4)
+			mul_floats(type, w, t, 4, x->x + c * x->k, 1, y + c * ldy, ldy);
+		for (; t < tile1; t++)
+			mul_floats(type, w, t, 1, x->x + c * x->k, 1, y + c * ldy, ldy);
+	}
+}
+
+#define QUANT_MATMUL(T)                                                                            \
+	static void matmul_##T(const pal__matrix *w, size_t tile0, size_t tile1,                   \
+			       const pal__acts *x, float *y, size_t ldy)                           \
+	{                                                                                          \
+		for (size_t tile = tile0; tile < tile1; tile++)                                    \
+			mul_panels(PAL__##T, w, tile, x, y, ldy);                                  \
+	}
+#define FLOAT_MATMUL(T)                                                                            \
+	static void matmul_##T(const pal__matrix *w, size_t tile0, size_t tile1,                   \
+			       const pal__acts *x, float *y, size_t ldy)                           \
+	{                                                                                          \
+		matmul_floats(PAL__##T, w, tile0, tile1, x, y, ldy);                               \
+	}
+#define EACH_TYPE(QUANT, FLOAT)                                                                    \
+	FLOAT(F32) FLOAT(F16) FLOAT(BF16) QUANT(Q4_0) QUANT(Q4_1) QUANT(Q5_0) QUANT(Q5_1)          \
+	QUANT(Q8_0) QUANT(Q2_K) QUANT(Q3_K) QUANT(Q4_K) QUANT(Q5_K) QUANT(Q6_K) QUANT(IQ4_NL)      \
+	QUANT(IQ4_XS)
+
+EACH_TYPE(QUANT_MATMUL, FLOAT_MATMUL)
+
+static void matmul(const pal__matrix *w, size_t tile0, size_t tile1, const pal__acts *x, float *y,
+		   size_t ldy)
+{
+#define CASE(T)                                                                                    \
+	case PAL__##T:                                                                             \
+		matmul_##T(w, tile0, tile1, x, y, ldy);                                            \
+		break;
+	switch (w->type) {
+		EACH_TYPE(CASE, CASE)
+	}
+#undef CASE
+}
+
+/* --- vectors ------------------------------------------------------------------- */
+
+static void rms_norm(const float *x, const float *w, size_t n, float eps, float *out)
+{
+	size_t i = 0, whole = n & ~(size_t)15;
+	vf acc = vf_set(0);
+	for (; i < whole; i += 16) {
+		vf v = vf_load(x + i);
+		acc = vf_fma(v, v, acc);
+	}
+	if (i < n) {
+		vf v = load_tail(x + i, n - i);
+		acc = vf_fma(v, v, acc);
+	}
+	float r = 1 / __builtin_sqrtf(fold_sum(acc) / (float)n + eps);
+	for (i = 0; i < whole; i += 16)
+		vf_store(out + i, vf_mul(vf_mul(vf_load(x + i), vf_set(r)), vf_load(w + i)));
+	for (; i < n; i++)
+		out[i] = x[i] * r * w[i];
+}
+
+INLINE void rotate(float *x, float *y, const float *cos, const float *sin, size_t n, bool tail)
+{
+	vf a = tail ? load_tail(x, n) : vf_load(x), b = tail ? load_tail(y, n) : vf_load(y);
+	vf c = tail ? load_tail(cos, n) : vf_load(cos), s = tail ? load_tail(sin, n) : vf_load(sin);
+	vf p = vf_fma(a, c, vf_neg(vf_mul(b, s))), q = vf_fma(a, s, vf_mul(b, c));
+	if (tail) {
+		store_tail(x, p, n);
+		store_tail(y, q, n);
+	} else {
+		vf_store(x, p);
+		vf_store(y, q);
+	}
+}
+
+static void rope(float *x, const float *cos, const float *sin, size_t n_rot)
+{
+	size_t half = n_rot / 2, i = 0;
+	for (; i + 16 <= half; i += 16)
+		rotate(x + i, x + half + i, cos + i, sin + i, 16, false);
+	if (i < half)
+		rotate(x + i, x + half + i, cos + i, sin + i, half - i, true);
+}
+
+INLINE vf silu(vf x)
+{
+	return vf_div(x, vf_add(vf_set(1), vf_exp(vf_neg(x))));
+}
+
+INLINE vf gelu(vf x)
+{
+	vf u = vf_mul(x, vf_fma(vf_set(PAL__GELU_B), vf_mul(x, x), vf_set(PAL__GELU_A)));
+	return vf_div(x, vf_add(vf_set(1), vf_exp(u)));
+}
+
+#define GATED(NAME, F)                                                                             \
+	static void NAME(float *gate, const float *up, size_t n)                                   \
+	{                                                                                          \
+		size_t i = 0;                                                                      \
+		for (; i + 16 <= n; i += 16)                                                       \
+			vf_store(gate + i, vf_mul(F(vf_load(gate + i)), vf_load(up + i)));         \
+		if (i < n)                                                                         \
+			store_tail(gate + i,                                                       \
+				   vf_mul(F(load_tail(gate + i, n - i)),                           \
+					  load_tail(up + i, n - i)),                               \
+				   n - i);                                                         \
+	}
+GATED(swiglu, silu)
+GATED(geglu, gelu)
+#undef GATED
+
+static void add(float *x, const float *y, size_t n)
+{
+	size_t i = 0;
+	for (; i + 16 <= n; i += 16)
+		vf_store(x + i, vf_add(vf_load(x + i), vf_load(y + i)));
+	for (; i < n; i++)
+		x[i] += y[i];
+}
+
+static void scale(float *x, float by, size_t n)
+{
+	size_t i = 0;
+	for (; i + 16 <= n; i += 16)
+		vf_store(x + i, vf_mul(vf_load(x + i), vf_set(by)));
+	for (; i < n; i++)
+		x[i] *= by;
+}
+
+static void to_half(const float *x, size_t n, uint16_t *out)
+{
+	size_t i = 0;
+	for (; i + 16 <= n; i += 16)
+		vf_to_half(out + i, vf_load(x + i));
+	if (i < n) {
+		uint16_t h[16];
+		vf_to_half(h, load_tail(x + i, n - i));
+		memcpy(out + i, h, (n - i) * sizeof *h);
+	}
+}
+
+/* --- attention -------------------------------------------------------------------- */
+
+INLINE vf kv_load(const void *p, bool half, size_t i)
+{
+	return half ? vf_half((const uint8_t *)p + i * 2) : vf_load((const float *)p + i);
+}
+
+/* Dots of n queries with `tiles` tiles of K from tile t0, stored unscaled. */
+INLINE void dots(const pal__attn_kv *kv, bool half, const pal__attn_query *q, int n, int t0,
+		 int tiles, float s[][PAL__ATTN_BLOCK])
+{
+	vf acc[16];
+	size_t hd = kv->head_dim;
+	for (int i = 0; i < n * tiles; i++)
+		acc[i] = vf_set(0);
+	for (size_t d = 0; d < hd; d++)
+		for (int t = 0; t < tiles; t++) {
+			vf k = kv_load(kv->k, half, ((size_t)(t0 + t) * hd + d) * PAL__ATTN_TILE);
+			for (int i = 0; i < n; i++)
+				acc[i * tiles + t] =
+					vf_fma(vf_set(q[i].q[d]), k, acc[i * tiles + t]);
+		}
+	for (int i = 0; i < n; i++)
+		for (int t = 0; t < tiles; t++)
+			vf_store(s[i] + (t0 + t) * PAL__ATTN_TILE, acc[i * tiles + t]);
+}
+
+/* Scores to weights: masks, running maximum, exp and sum. Returns what acc shrinks by. */
+INLINE float weights(pal__attn_query *q, float scale, float s[PAL__ATTN_BLOCK])
+{
+	static const float iota[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+	const vf low = vf_set((float)q->lo - 0.5f), high = vf_set((float)q->hi - 0.5f);
+	const vf none = vf_set(-INFINITY);
+	vf v[4], at = vf_load(iota);
+	for (int i = 0; i < 4; i++) {
+		vf pos = vf_add(at, vf_set(16.0f * (float)i));
+		v[i] = vf_mul(vf_load(s + 16 * i), vf_set(scale));
+		v[i] = vf_lt(low, pos, vf_lt(pos, high, v[i], none), none);
+	}
+	vf m = vf_max(vf_max(v[0], v[1]), vf_max(v[2], v[3]));
+	float max = fold_max(m);
+	max = max > q->max ? max : q->max;
+	for (int i = 0; i < 4; i++) {
+		vf pos = vf_add(at, vf_set(16.0f * (float)i)), zero = vf_set(0);
+		vf e = vf_exp(vf_sub(v[i], vf_set(max)));
+		v[i] = vf_lt(low, pos, vf_lt(pos, high, e, zero), zero);
+		vf_store(s + 16 * i, v[i]);
+	}
+	float shrink = pal__exp(q->max - max);
+	float sum = fold_sum(vf_add(vf_add(vf_add(v[0], v[1]), v[2]), v[3]));
+	q->sum = __builtin_fmaf(q->sum, shrink, sum);
+	q->max = max;
+	return shrink;
+}
+
+/* acc of n queries += weights by V over positions [lo, hi), for `dims` vectors from d0. */
+INLINE void sum_v(const pal__attn_kv *kv, bool half, pal__attn_query *q, int n, size_t d0, int dims,
+		  int lo, int hi, float s[][PAL__ATTN_BLOCK])
+{
+	vf acc[16];
+	size_t stride = (kv->head_dim + 15) & ~(size_t)15;
+	for (int i = 0; i < n; i++)
+		for (int d = 0; d < dims; d++)
+			acc[i * dims + d] = vf_load(q[i].acc + d0 + 16 * (size_t)d);
+	for (int j = lo; j < hi; j++)
+		for (int d = 0; d < dims; d++) {
+			vf v = kv_load(kv->v, half, (size_t)j * stride + d0 + 16 * (size_t)d);
+			for (int i = 0; i < n; i++)
+				acc[i * dims + d] = vf_fma(vf_set(s[i][j]), v, acc[i * dims + d]);
+		}
+	for (int i = 0; i < n; i++)
+		for (int d = 0; d < dims; d++)
+			vf_store(q[i].acc + d0 + 16 * (size_t)d, acc[i * dims + d]);
+}
+
+INLINE void sum_dims(const pal__attn_kv *kv, bool half, pal__attn_query *q, int n, int lo, int hi,
+		     float s[][PAL__ATTN_BLOCK])
+{
+	size_t stride = (kv->head_dim + 15) & ~(size_t)15, d = 0;
+	const size_t step = 16 * ATTN_DIMS(n);
+	if (lo >= hi)
+		return;
+	for (; d + step <= stride; d += step)
+		sum_v(kv, half, q, n, d, ATTN_DIMS(n), lo, hi, s);
+	for (; d < stride; d += 16)
+		sum_v(kv, half, q, n, d, 1, lo, hi, s);
+}
+
+/* A position that a query does not see must not touch its sum (its V may be NaN), so the
+ * positions all of them see are done together, and the edges one query at a time: each
+ * query's own order stays ascending. */
+INLINE void attn_n(const pal__attn_kv *kv, bool half, pal__attn_query *q, int n)
+{
+	float s[PAL__ATTN_MAX_QUERIES][PAL__ATTN_BLOCK] = {{0}};
+	size_t stride = (kv->head_dim + 15) & ~(size_t)15;
+	int lo = 0, hi = PAL__ATTN_BLOCK, first = PAL__ATTN_BLOCK, last = 0;
+	for (int i = 0; i < n; i++) {
+		lo = q[i].lo > lo ? q[i].lo : lo;
+		hi = q[i].hi < hi ? q[i].hi : hi;
+		first = q[i].lo < first ? q[i].lo : first;
+		last = q[i].hi > last ? q[i].hi : last;
+	}
+	const int tiles = ATTN_TILES(n);
+	int t = first / PAL__ATTN_TILE, t_end = (last + PAL__ATTN_TILE - 1) / PAL__ATTN_TILE;
+	for (; t + tiles <= t_end; t += tiles)
+		dots(kv, half, q, n, t, tiles, s);
+	for (; t < t_end; t++)
+		dots(kv, half, q, n, t, 1, s);
+	for (int i = 0; i < n; i++) {
+		float shrink = weights(&q[i], kv->scale, s[i]);
+		for (size_t d = 0; d < stride; d += 16)
+			vf_store(q[i].acc + d, vf_mul(vf_load(q[i].acc + d), vf_set(shrink)));
+	}
+	if (hi <= lo) { /* nothing in common */
+		for (int i = 0; i < n; i++)
+			sum_dims(kv, half, &q[i], 1, q[i].lo, q[i].hi, &s[i]);
+		return;
+	}
+	for (int i = 0; i < n; i++)
+		sum_dims(kv, half, &q[i], 1, q[i].lo, lo, &s[i]);
+	sum_dims(kv, half, q, n, lo, hi, s);
+	for (int i = 0; i < n; i++)
+		sum_dims(kv, half, &q[i], 1, hi, q[i].hi, &s[i]);
+}
+
+static void attn(const pal__attn_kv *kv, pal__attn_query *q, int n)
+{
+	int at = 0;
+	for (; at + 4 <= n; at += 4) {
+		if (kv->half)
+			attn_n(kv, true, q + at, 4);
+		else
+			attn_n(kv, false, q + at, 4);
+	}
+	for (; at + 2 <= n; at += 2) {
+		if (kv->half)
+			attn_n(kv, true, q + at, 2);
+		else
+			attn_n(kv, false, q + at, 2);
+	}
+	if (at < n) {
+		if (kv->half)
+			attn_n(kv, true, q + at, 1);
+		else
+			attn_n(kv, false, q + at, 1);
+	}
+}
+
+static void attn_end(const float *acc, float sum, size_t n, float *out)
+{
+	float r = 1 / sum;
+	size_t i = 0;
+	for (; i + 16 <= n; i += 16)
+		vf_store(out + i, vf_mul(vf_load(acc + i), vf_set(r)));
+	for (; i < n; i++)
+		out[i] = acc[i] * r;
+}
+
+const pal__kernels KERNELS = {
+	.name = KERNELS_NAME,
+	.quantize = quantize,
+	.wide_acts = WIDE_ACTS,
+	.matmul = matmul,
+	.rms_norm = rms_norm,
+	.rope = rope,
+	.swiglu = swiglu,
+	.geglu = geglu,
+	.add = add,
+	.scale = scale,
+	.attn = attn,
+	.attn_end = attn_end,
+	.to_half = to_half,
+};

@@ -1,0 +1,418 @@
+/* Every instruction set against the reference: equality of bits over random shapes, tails
+ * and hostile values. Plain C that speaks TAP, since it also runs under qemu where no test
+ * library is. The seed is the first argument (default 1), rounds the second. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "kernels/half.h"
+#include "kernels/kernels.h"
+
+static uint64_t state;
+
+static uint64_t rnd(void)
+{
+	uint64_t z = state += 0x9e3779b97f4a7c15u;
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+	return z ^ z >> 31;
+}
+
+static size_t below(size_t n)
+{
+	return (size_t)(rnd() % n);
+}
+
+/* Mostly ordinary numbers; with `hostile`, now and then NaN, inf, denormals, zeros, extremes. */
+static float number(bool hostile)
+{
+	static const uint32_t odd[] = {0x7fc00000, 0x7f800000, 0xff800000, 0x00000001, 0x80000001,
+				       0x007fffff, 0,          0x80000000, 0x7f7fffff, 0xff7fffff,
+				       0x0d800000, 0x0d7fffff, 0x3f800000, 0xbf800000};
+	if (hostile && below(40) == 0)
+		return pal__bits_float(odd[below(sizeof odd / sizeof odd[0])]);
+	return ((float)(int32_t)rnd()) * 0x1p-31f * (below(8) ? 1.0f : 8.0f);
+}
+
+static bool same_float(float a, float b)
+{
+	return (a != a && b != b) || pal__float_bits(a) == pal__float_bits(b);
+}
+
+static bool same(const float *a, const float *b, size_t n, const char *what)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!same_float(a[i], b[i])) {
+			printf("# %s differs at %zu of %zu: %a (reference) and %a\n", what, i, n,
+			       (double)a[i], (double)b[i]);
+			return false;
+		}
+	return true;
+}
+
+static void *need(size_t size)
+{
+	void *p = pal__alloc_aligned(size + 64);
+	if (!p)
+		exit(2);
+	memset(p, 0, size + 64);
+	return p;
+}
+
+static void give(void *p, size_t size)
+{
+	pal__free_aligned(p, size + 64);
+}
+
+static float *floats(size_t n, bool hostile)
+{
+	float *p = need(n * sizeof *p);
+	for (size_t i = 0; i < n; i++)
+		p[i] = number(hostile);
+	return p;
+}
+
+static const pal__type all_types[] = {
+	PAL__F32,  PAL__F16,  PAL__BF16, PAL__Q4_0, PAL__Q4_1, PAL__Q5_0,   PAL__Q5_1,   PAL__Q8_0,
+	PAL__Q2_K, PAL__Q3_K, PAL__Q4_K, PAL__Q5_K, PAL__Q6_K, PAL__IQ4_NL, PAL__IQ4_XS,
+};
+
+/* --- matmul -------------------------------------------------------------------- */
+
+/* Random bytes for the quants; scales are halves, made tame unless hostile. */
+static void random_rows(uint8_t *p, size_t bytes, pal__type type, bool hostile)
+{
+	const pal__type_info *info = pal__type_find((uint32_t)type);
+	const pal__field *fields;
+	int n = pal__type_fields(type, &fields);
+	for (size_t i = 0; i < bytes; i++)
+		p[i] = (uint8_t)rnd();
+	for (size_t b = 0; b < bytes && !(hostile && below(3) == 0); b += (size_t)info->block_bytes)
+		for (int f = 0; f < n; f++) {
+			uint8_t *at = p + b + fields[f].offset;
+			float v = number(hostile);
+			uint16_t h = pal__float_half(v);
+			if (type == PAL__F32)
+				memcpy(at, &v, 4);
+			else if (type == PAL__BF16)
+				memcpy(at, (uint8_t *)&v + 2, 2);
+			else if (fields[f].unit == 2 && !(type == PAL__IQ4_XS && f == 3))
+				memcpy(at, &h, 2);
+		}
+}
+
+static void make_acts(const pal__kernels *k, const float *x, size_t n, size_t cols, pal__type type,
+		      void *panels, pal__acts *out)
+{
+	*out = (pal__acts){.n = n, .k = cols, .x = x, .q = panels};
+	uint8_t *panel = panels;
+	for (size_t c = 0; c < n && !pal__type_is_float(type);) {
+		int width = pal__panel_width(n - c);
+		for (int i = 0; i < width; i++)
+			k->quantize(x + (c + (size_t)i) * cols, cols, width, i, panel);
+		c += (size_t)width;
+		panel += pal__panels_bytes((size_t)width, cols, k->wide_acts);
+	}
+}
+
+static bool pack(pal__matrix *m, const uint8_t *rows, size_t row_bytes)
+{
+	bool good = true;
+	uint8_t *row = need(row_bytes);
+	uint32_t *map = need(m->n_rows * sizeof *map);
+	for (size_t i = 0; i < m->n_rows; i++)
+		map[i] = (uint32_t)(m->n_rows - 1 - i);
+	m->data = need(pal__matrix_bytes(m));
+	for (size_t t = 0; t < m->n_tiles; t++)
+		pal__matrix_pack_tile(m, t, rows, map);
+	size_t block = row_bytes / m->n_blocks;
+	for (size_t r = 0; r < m->n_rows && good; r++) {
+		for (size_t b = 0; b < m->n_blocks; b++)
+			pal__matrix_block(m, r, b, row + b * block);
+		good = memcmp(row, rows + map[r] * row_bytes, row_bytes) == 0;
+	}
+	if (!good)
+		printf("# a packed row does not come back\n");
+	give(row, row_bytes);
+	give(map, m->n_rows * sizeof *map);
+	return good;
+}
+
+static bool test_matmul(const pal__kernels *k, pal__type type, bool hostile)
+{
+	const pal__type_info *info = pal__type_find((uint32_t)type);
+	size_t block = (size_t)info->block;
+	size_t cols = block == 1 ? 1 + below(130) : block * (1 + below(block == 256 ? 3 : 9));
+	size_t n_rows = 1 + below(70), n = 1 + below(30);
+	size_t row_bytes = cols / block * (size_t)info->block_bytes, ldy = n_rows + below(5);
+	uint8_t *rows = need(n_rows * row_bytes);
+	random_rows(rows, n_rows * row_bytes, type, hostile);
+	float *x = floats(n * cols, hostile);
+	for (size_t c = 0; c < n; c++) /* rows of zeros, and ties of both signs */
+		if (below(6) == 0)
+			for (size_t i = 0; i < cols; i++)
+				x[c * cols + i] = below(2) ? (float)(int)below(3) - 1 : 0;
+	pal__matrix m;
+	bool good = pal__matrix_shape(&m, type, n_rows, cols) && pack(&m, rows, row_bytes);
+
+	size_t out = n * ldy * sizeof(float), panels = pal__panels_bytes(n, cols, true);
+	float *a = need(out), *b = need(out);
+	void *qa = need(panels), *qb = need(panels);
+	pal__acts xa, xb;
+	make_acts(&pal__kernels_scalar, x, n, cols, type, qa, &xa);
+	make_acts(k, x, n, cols, type, qb, &xb);
+	size_t half = below(m.n_tiles + 1);
+	pal__kernels_scalar.matmul(&m, 0, m.n_tiles, &xa, a, ldy);
+	k->matmul(&m, 0, half, &xb, b, ldy);
+	k->matmul(&m, half, m.n_tiles, &xb, b, ldy);
+	good = good && same(a, b, n * ldy, info->name);
+	if (!good)
+		printf("# %s: %zu rows, %zu columns, %zu tokens\n", info->name, n_rows, cols, n);
+	give(m.data, pal__matrix_bytes(&m));
+	give(rows, n_rows * row_bytes);
+	give(x, n * cols * sizeof *x);
+	give(a, out), give(b, out), give(qa, panels), give(qb, panels);
+	return good;
+}
+
+/* A column's bits must not depend on how many columns go with it. */
+static bool test_columns(const pal__kernels *k, pal__type type)
+{
+	size_t cols = 512, n_rows = 37, n = 29;
+	const pal__type_info *info = pal__type_find((uint32_t)type);
+	size_t row_bytes = cols / (size_t)info->block * (size_t)info->block_bytes;
+	uint8_t *rows = need(n_rows * row_bytes);
+	random_rows(rows, n_rows * row_bytes, type, false);
+	float *x = floats(n * cols, false);
+	pal__matrix m;
+	bool good = pal__matrix_shape(&m, type, n_rows, cols) && pack(&m, rows, row_bytes);
+	size_t out = n * n_rows * sizeof(float), panels = pal__panels_bytes(n, cols, true);
+	float *a = need(out), *b = need(out);
+	void *q = need(panels);
+	pal__acts acts;
+	make_acts(k, x, n, cols, type, q, &acts);
+	k->matmul(&m, 0, m.n_tiles, &acts, a, n_rows);
+	for (size_t c = 0; c < n; c++) {
+		make_acts(k, x + c * cols, 1, cols, type, q, &acts);
+		k->matmul(&m, 0, m.n_tiles, &acts, b + c * n_rows, n_rows);
+	}
+	good = good && same(a, b, n * n_rows, "one column and many");
+	give(m.data, pal__matrix_bytes(&m));
+	give(rows, n_rows * row_bytes);
+	give(x, n * cols * sizeof *x);
+	give(a, out), give(b, out), give(q, panels);
+	return good;
+}
+
+/* --- vectors --------------------------------------------------------------------- */
+
+static bool test_vectors(const pal__kernels *k, bool hostile)
+{
+	const pal__kernels *r = &pal__kernels_scalar;
+	size_t n = 2 * (1 + below(150)), bytes = n * sizeof(float);
+	float *x = floats(n, hostile), *w = floats(n, hostile), *a = need(bytes), *b = need(bytes);
+	float by = number(hostile);
+	bool good = true;
+	uint16_t *ha = need(bytes), *hb = need(bytes);
+	for (size_t i = 0; i < n; i++)
+		x[i] *= below(4) ? 1.0f : 40.0f;
+#define BOTH(what, call_r, call_k)                                                                 \
+	memcpy(a, x, bytes), memcpy(b, x, bytes);                                                  \
+	call_r, call_k;                                                                            \
+	good = same(a, b, n, what) && good
+	BOTH("rms_norm", r->rms_norm(x, w, n, 1e-6f, a), k->rms_norm(x, w, n, 1e-6f, b));
+	BOTH("rope", r->rope(a, w, w + n / 2, n), k->rope(b, w, w + n / 2, n));
+	BOTH("swiglu", r->swiglu(a, w, n), k->swiglu(b, w, n));
+	BOTH("geglu", r->geglu(a, w, n), k->geglu(b, w, n));
+	BOTH("add", r->add(a, w, n), k->add(b, w, n));
+	BOTH("scale", r->scale(a, by, n), k->scale(b, by, n));
+	BOTH("attn_end", r->attn_end(x, by, n, a), k->attn_end(x, by, n, b));
+#undef BOTH
+	r->to_half(x, n, ha);
+	k->to_half(x, n, hb);
+	for (size_t i = 0; i < n; i++) {
+		a[i] = pal__half_float(ha[i]);
+		b[i] = pal__half_float(hb[i]);
+	}
+	good = same(a, b, n, "to_half") && good;
+	give(x, bytes), give(w, bytes), give(a, bytes), give(b, bytes), give(ha, bytes), give(hb, bytes);
+	return good;
+}
+
+/* --- attention --------------------------------------------------------------------- */
+
+static void fill_kv(void *p, size_t n, bool half, bool hostile)
+{
+	for (size_t i = 0; i < n; i++) {
+		float v = number(hostile && below(20) == 0);
+		if (half)
+			((uint16_t *)p)[i] = pal__float_half(v);
+		else
+			((float *)p)[i] = v;
+	}
+}
+
+static bool test_attn(const pal__kernels *k, bool half, bool hostile)
+{
+	size_t hd = below(4) ? 16 * (1 + below(16)) : 1 + below(100), stride = (hd + 15) / 16 * 16;
+	size_t k_n = hd * PAL__ATTN_BLOCK, v_n = stride * PAL__ATTN_BLOCK;
+	void *kk = need(k_n * 4), *vv = need(v_n * 4);
+	float *q = floats(PAL__ATTN_MAX_QUERIES * hd, hostile);
+	float *acc = need(8 * stride * sizeof *acc);
+	pal__attn_query a[PAL__ATTN_MAX_QUERIES], b[PAL__ATTN_MAX_QUERIES];
+	int n = 1 + (int)below(PAL__ATTN_MAX_QUERIES);
+	bool causal = below(2);
+	for (int i = 0; i < n; i++) {
+		a[i] = (pal__attn_query){.q = q + (size_t)i * hd, .max = -INFINITY};
+		b[i] = a[i];
+		a[i].acc = acc + (size_t)i * stride;
+		b[i].acc = acc + (size_t)(4 + i) * stride;
+	}
+	bool good = true;
+	for (int block = 0; block < 3; block++) {
+		pal__attn_kv kv = {kk, vv, half, hd, 0.125f * (float)(1 + below(8))};
+		fill_kv(kk, k_n, half, hostile);
+		fill_kv(vv, v_n, half, hostile);
+		for (int i = 0; i < n; i++) {
+			a[i].lo = causal ? 0 : (int)below(PAL__ATTN_BLOCK);
+			int most = PAL__ATTN_BLOCK - a[i].lo;
+			a[i].hi = a[i].lo + 1 + (int)below((size_t)most);
+			b[i].lo = a[i].lo, b[i].hi = a[i].hi;
+		}
+		pal__kernels_scalar.attn(&kv, a, n);
+		k->attn(&kv, b, n);
+		good = same(acc, acc + 4 * stride, (size_t)n * stride, "attention") && good;
+		for (int i = 0; i < n; i++)
+			good = good && same(&a[i].sum, &b[i].sum, 1, "attention's sum") &&
+			       same(&a[i].max, &b[i].max, 1, "attention's maximum");
+	}
+	give(kk, k_n * 4), give(vv, v_n * 4);
+	give(q, PAL__ATTN_MAX_QUERIES * hd * sizeof *q);
+	give(acc, 8 * stride * sizeof *acc);
+	return good;
+}
+
+/* --- against values known otherwise -------------------------------------------------- */
+
+static bool test_halves(void)
+{
+	for (uint32_t h = 0; h < 65536; h++) {
+		float f = pal__half_float((uint16_t)h);
+		if (f == f && pal__float_half(f) != h) {
+			printf("# half %04x is %a and comes back as %04x\n", h, (double)f,
+			       pal__float_half(f));
+			return false;
+		}
+	}
+	return pal__float_half(65519.0f) == 0x7bff && pal__float_half(65520.0f) == 0x7c00 &&
+	       pal__float_half(0x1p-25f) == 0 && pal__float_half(0x1.8p-25f) == 1 &&
+	       pal__half_float(0x3c01) == 1.0009765625f && pal__half_float(0x0001) == 0x1p-24f;
+}
+
+/* exp against a double-precision evaluation, over the whole range. */
+static bool test_exp(double (*reference)(double))
+{
+	float gate[2], up[2] = {1, 1};
+	for (int i = 0; i < 200000; i++) {
+		float x = -20.0f + (float)i * 2e-4f;
+		gate[0] = gate[1] = x;
+		pal__kernels_scalar.swiglu(gate, up, 2);
+		double want = (double)x / (1 + reference(-(double)x));
+		if (fabs(gate[0] - want) > 4e-7 * fabs(want) + 1e-30) {
+			printf("# silu(%a) = %a, not %a\n", (double)x, (double)gate[0], want);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* The error of a matmul on int8 activations against double arithmetic stays near the
+ * rounding's: a wrong code, scale or order of rows would be of the size of the result. */
+static bool test_meaning(pal__type type)
+{
+	size_t cols = 1024, n_rows = 48;
+	const pal__type_info *info = pal__type_find((uint32_t)type);
+	size_t row_bytes = cols / (size_t)info->block * (size_t)info->block_bytes;
+	uint8_t *rows = need(n_rows * row_bytes);
+	random_rows(rows, n_rows * row_bytes, type, false);
+	float *x = floats(cols, false), *w = need(cols * sizeof *w), *y = need(n_rows * sizeof *y);
+	pal__matrix m;
+	bool good = pal__matrix_shape(&m, type, n_rows, cols) && pack(&m, rows, row_bytes);
+	void *q = need(pal__panels_bytes(1, cols, true));
+	pal__acts acts;
+	make_acts(&pal__kernels_scalar, x, 1, cols, type, q, &acts);
+	pal__kernels_scalar.matmul(&m, 0, m.n_tiles, &acts, y, n_rows);
+	double err = 0, size = 0;
+	for (size_t r = 0; r < n_rows; r++) {
+		double dot = 0, sq = 0;
+		pal__matrix_row(&m, r, w);
+		for (size_t i = 0; i < cols; i++) {
+			dot += (double)w[i] * x[i];
+			sq += (double)w[i] * w[i];
+		}
+		err += (y[r] - dot) * (y[r] - dot);
+		size += sq;
+	}
+	double limit = pal__type_is_float(type) ? 1e-5 : 0.03;
+	if (!(sqrt(err / size) < limit)) {
+		printf("# %s: error %g\n", info->name, sqrt(err / size));
+		good = false;
+	}
+	give(m.data, pal__matrix_bytes(&m));
+	give(rows, n_rows * row_bytes);
+	give(x, cols * sizeof *x), give(w, cols * sizeof *w), give(y, n_rows * sizeof *y);
+	give(q, pal__panels_bytes(1, cols, true));
+	return good;
+}
+
+static int n_tests, n_failed;
+
+static void report(bool good, const char *isa, const char *what, const char *more)
+{
+	printf("%s %d - %s %s %s\n", good ? "ok" : "not ok", ++n_tests, isa, what, more);
+	n_failed += !good;
+}
+
+static void test_isa(const pal__kernels *k, int rounds)
+{
+	for (size_t t = 0; t < sizeof all_types / sizeof all_types[0]; t++) {
+		bool good = test_columns(k, all_types[t]);
+		for (int i = 0; i < rounds && good; i++)
+			good = test_matmul(k, all_types[t], i % 2);
+		report(good, k->name, "matmul", pal__type_find((uint32_t)all_types[t])->name);
+	}
+	bool vectors = true, attention = true;
+	for (int i = 0; i < 4 * rounds && vectors; i++)
+		vectors = test_vectors(k, i % 2);
+	for (int i = 0; i < 4 * rounds && attention; i++)
+		attention = test_attn(k, i % 2, i / 2 % 2);
+	report(vectors, k->name, "vectors", "");
+	report(attention, k->name, "attention", "");
+}
+
+int main(int argc, char **argv)
+{
+	static const char *const names[] = {"scalar", "avx2", "avx512", "neon"};
+	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
+	int rounds = argc > 2 ? atoi(argv[2]) : 24;
+	state = seed;
+	printf("# seed %" PRIu64 "\n", seed);
+	report(test_halves(), "scalar", "halves", "");
+	report(test_exp(exp), "scalar", "exp", "");
+	for (size_t t = 0; t < sizeof all_types / sizeof all_types[0]; t++)
+		report(test_meaning(all_types[t]), "scalar", "meaning of",
+		       pal__type_find((uint32_t)all_types[t])->name);
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+		const pal__kernels *k;
+		pal_error err;
+		if (pal__kernels_choose(names[i], &k, &err) == PAL_OK)
+			test_isa(k, rounds);
+		else
+			printf("# not run: %s\n", err.text);
+	}
+	printf("1..%d\n", n_tests);
+	return n_failed != 0;
+}
