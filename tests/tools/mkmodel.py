@@ -50,7 +50,8 @@ class Spec:
     vocab: int = 512            # at least 259: 256 bytes and three special tokens
     ctx: int = 40960
     type: str = "f32"           # of the matrices: a type of quants.py, q4_k_m or mixed
-    embd: str = ""              # of token_embd and output; empty: as type says
+    embd: str = ""              # of token_embd; empty: as type says
+    output: str = ""            # of output; empty: as embd
     tied: bool = True           # no output.weight: the embedding is used
     rope: str = "none"
     rope_base: float = 0        # 0: usual for the architecture
@@ -137,8 +138,9 @@ def metadata(w, s):
 
 def matrix_type(s, rng, name, columns, layer):
     """The type of a matrix (layer -1: embedding and output)."""
-    if layer < 0 and s.embd:
-        want = s.embd
+    top = (s.output if name == "output" else "") or s.embd
+    if layer < 0 and top:
+        want = top
     elif s.type == "mixed":
         # never only one kind of block: a float or a 32-block type now and then
         want = str(rng.choice(list(quants.TYPES)))
@@ -230,7 +232,8 @@ def twin(source, path):
 
 
 def random_spec(seed, arch="", type_name=""):
-    """A small model of a random shape with random features, for that seed."""
+    """A small model of a random shape with random features: a function of the seed (and of
+    arch and type_name, if given)."""
     rng = np.random.default_rng([seed, 5])
     pick = lambda *options: options[int(rng.integers(len(options)))]
     arch = arch or pick(*ARCHS)

@@ -141,7 +141,7 @@ class Model:
         hidden = distance < 0
         if self.slides(layer):
             hidden |= distance >= self.window
-        score[..., hidden] = -np.inf
+        score += np.where(hidden, -np.inf, 0)
         score = np.exp(score - score.max(axis=-1, keepdims=True))
         return (score / score.sum(axis=-1, keepdims=True)) @ v[:, :, :last]
 

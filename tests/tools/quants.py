@@ -3,7 +3,7 @@
 The block layouts are those of the ggml project. dequantize() gives float64, in which every
 type here is exact: a value is a product of a half float and two small integers, or the
 difference of two such products. So the oracle sees the weights that the file holds, with no
-rounding of its own. tests/peer/logits.py --layouts checks the layouts against llama.cpp.
+rounding of its own. tests/peer/logits.py checks every layout against llama.cpp.
 """
 from collections import namedtuple
 
