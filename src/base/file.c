@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* The table is read by a signal handler, so its fields are atomics: a slot is
@@ -20,8 +21,8 @@ static struct {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct sigaction before; /* whose SIGBUS it is when it is not ours */
 
-/* A read past the end of a shrunken file: put a page of zeros there and go on.
- * mmap is a plain system call on Linux and so safe in a handler. */
+/* A read past the end of a shrunken file: put a page of zeros there and go on. The plain
+ * system call is safe in a handler, and another thread may be reading those zeros already. */
 static void on_sigbus(int sig, siginfo_t *info, void *context)
 {
 	int saved = errno;
@@ -34,10 +35,10 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 		if (!end || at < start || at >= end || atomic_load(&maps[i].end) != end)
 			continue;
 		atomic_store(&maps[i].shrunk, true);
-		void *p = mmap((void *)(at & ~(page - 1)), page, PROT_READ,
-			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+		long r = syscall(SYS_mmap, at & ~(page - 1), page, PROT_READ,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 		errno = saved;
-		if (p != MAP_FAILED)
+		if (r != -1)
 			return;
 	}
 	errno = saved;
@@ -81,6 +82,7 @@ static int take_slot(uintptr_t start, size_t page_rounded)
 	return slot;
 }
 
+/* On success the descriptor belongs to *out. */
 static pal_status map_open(int fd, const char *path, pal__file *out, pal_error *err)
 {
 	struct stat st;
@@ -89,7 +91,8 @@ static pal_status map_open(int fd, const char *path, pal__file *out, pal_error *
 	if (!S_ISREG(st.st_mode))
 		return pal__fail(err, PAL_EIO, "%s: not a regular file", path);
 	if (st.st_size == 0) {
-		*out = (pal__file){.slot = -1};
+		*out = (pal__file){.slot = -1, .fd = -1};
+		close(fd);
 		return PAL_OK;
 	}
 	size_t size = (size_t)st.st_size, page = (size_t)sysconf(_SC_PAGESIZE);
@@ -103,7 +106,7 @@ static pal_status map_open(int fd, const char *path, pal__file *out, pal_error *
 		return pal__fail(err, PAL_ELIMIT, "%s: more than %d files are mapped", path,
 				 PAL__FILE_MAPS);
 	}
-	*out = (pal__file){.data = p, .size = size, .slot = slot};
+	*out = (pal__file){.data = p, .size = size, .slot = slot, .fd = fd};
 	return PAL_OK;
 }
 
@@ -113,7 +116,8 @@ pal_status pal__file_map(const char *path, pal__file *out, pal_error *err)
 	if (fd < 0)
 		return pal__fail(err, PAL_EIO, "%s: %s", path, strerror(errno));
 	pal_status s = map_open(fd, path, out, err);
-	close(fd);
+	if (s != PAL_OK)
+		close(fd);
 	return s;
 }
 
@@ -122,13 +126,19 @@ void pal__file_unmap(pal__file *f)
 	if (f->data) {
 		atomic_store(&maps[f->slot].end, 0);
 		munmap((void *)(uintptr_t)f->data, f->size);
+		close(f->fd);
 	}
-	*f = (pal__file){.slot = -1};
+	*f = (pal__file){.slot = -1, .fd = -1};
 }
 
 bool pal__file_shrunk(const pal__file *f)
 {
-	return f->data && atomic_load(&maps[f->slot].shrunk);
+	struct stat st;
+	if (!f->data)
+		return false;
+	if (fstat(f->fd, &st) != 0 || (uintmax_t)st.st_size < f->size)
+		atomic_store(&maps[f->slot].shrunk, true);
+	return atomic_load(&maps[f->slot].shrunk);
 }
 
 void pal__file_forget(const pal__file *f, size_t from, size_t n)

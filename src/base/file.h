@@ -5,7 +5,8 @@
  *  - When the file shrinks later, reading past its new end gives zeros instead of
  *    a SIGBUS that would kill the program, and the mapping is marked as shrunk
  *    for good. Whoever reads from a mapping asks pal__file_shrunk() after reading
- *    and before using what was read.
+ *    and before using what was read. It looks at the file's size too, since within
+ *    the last page the zeros come without a SIGBUS; so the file stays open.
  *  - At most PAL__FILE_MAPS mappings are open at a time in one process.
  */
 #ifndef PAL_BASE_FILE_H
@@ -22,13 +23,14 @@
 typedef struct {
 	const uint8_t *data; /* [size], NULL when the file is empty */
 	size_t size;         /* bytes */
-	int slot;            /* in the table of mappings; internal */
+	int slot, fd;        /* in the table of mappings, of the open file; internal */
 } pal__file;
 
 /* Errors: PAL_EIO (cannot open, not a regular file), PAL_ELIMIT. */
 pal_status pal__file_map(const char *path, pal__file *out, pal_error *err);
 void pal__file_unmap(pal__file *f); /* fine on a zeroed struct */
 
+/* Whether the file is, or a read has found it, shorter than when it was opened. */
 bool pal__file_shrunk(const pal__file *f);
 
 /* Tells the system that [from, from + n) will not be read soon: its pages leave

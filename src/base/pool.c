@@ -1,5 +1,6 @@
 #include "base/pool.h"
 
+#include <assert.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -27,8 +28,8 @@ struct pal__pool {
 	pthread_mutex_t lock;
 	pthread_cond_t wake, done;
 	_Atomic uint32_t generation;
-	_Atomic uint64_t next;  /* generation << 32 | item */
-	_Atomic uint32_t left;  /* items not finished */
+	_Atomic uint64_t next; /* generation << 32 | item */
+	_Atomic uint32_t left; /* items not finished */
 	_Atomic int sleepers;
 	_Atomic bool quit;
 	bool caller_sleeps; /* under the lock */
@@ -138,6 +139,7 @@ static void run_items(pal__pool *p, uint32_t n, pal__pool_fn fn, void *arg)
 
 void pal__pool_run(pal__pool *p, size_t n_items, pal__pool_fn fn, void *arg)
 {
+	assert(n_items <= UINT32_MAX);
 	if (!n_items)
 		return;
 	pthread_mutex_lock(&p->turn);

@@ -27,6 +27,7 @@ pal_status pal__pool_new(int n_threads, pal__pool **out, pal_error *err);
 void pal__pool_free(pal__pool *p); /* NULL is fine */
 int pal__pool_threads(const pal__pool *p);
 
+/* n_items: at most 2^32 - 1. fn must not call pal__pool_run on the same pool. */
 void pal__pool_run(pal__pool *p, size_t n_items, pal__pool_fn fn, void *arg);
 
 /* Cores that this process may use, at least 1. */

@@ -147,6 +147,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		ask_keys(&g, false);
 		ask_tensors(&g);
 		ask_reports(&g);
+		CHECK(pal__gguf_shrunk(&g, &err) == PAL_EIO);
 		pal__gguf_close(&g);
 	} else {
 		CHECK(err.code == s && err.text[0]);
