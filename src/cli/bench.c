@@ -81,7 +81,7 @@ static pal_status print_table(const struct figures *f, pal_error *err)
 	}
 	if (s)
 		return s;
-	n = snprintf(text, sizeof text, "memory    %s at most, of it K/V %s\n",
+	n = snprintf(text, sizeof text, "memory    peak %s; K/V %s\n",
 		     pal__human_bytes(pal__process_memory("VmHWM"), peak),
 		     pal__human_bytes(f->kv_bytes, kv));
 	return pal__out_write(text, (size_t)n, err);

@@ -63,18 +63,7 @@ struct command {
 	pal_status (*run)(struct chat *c, const char *arg, pal_error *err);
 };
 
-static const struct command commands[]; /* defined after what they do */
-
-static pal_status show_help(struct chat *c, const char *arg, pal_error *err)
-{
-	(void)c, (void)arg, (void)err;
-	for (const struct command *k = commands; k->name; k++)
-		fprintf(stderr, "  %-8s %-8s %s\n", k->name, k->arg, k->help);
-	fputs("  A backslash at the end of a line goes on in the next one; a space before a\n"
-	      "  slash sends the line as it is. Ctrl-C stops an answer, Ctrl-D leaves.\n",
-	      stderr);
-	return PAL_OK;
-}
+static pal_status show_help(struct chat *c, const char *arg, pal_error *err);
 
 static pal_status do_reset(struct chat *c, const char *arg, pal_error *err)
 {
@@ -109,7 +98,7 @@ static pal_status show_stats(struct chat *c, const char *arg, pal_error *err)
 			read, t->prompt_s > 0 ? (double)read / t->prompt_s : 0, t->n_reused,
 			(long long)t->result.n_tokens,
 			t->result.seconds > 0 ? (double)t->result.n_tokens / t->result.seconds : 0);
-	fprintf(stderr, "memory    %s at most, of it K/V %s, scratch %s\n",
+	fprintf(stderr, "memory    peak %s; K/V %s, scratch %s\n",
 		pal__human_bytes(pal__process_memory("VmHWM"), peak),
 		pal__human_bytes(c->kv_bytes, kv), pal__human_bytes(c->scratch_bytes, scratch));
 	return PAL_OK;
@@ -177,6 +166,17 @@ static const struct command commands[] = {
 	{"/quit", "", "leave", do_quit},
 	{NULL, NULL, NULL, NULL},
 };
+
+static pal_status show_help(struct chat *c, const char *arg, pal_error *err)
+{
+	(void)c, (void)arg, (void)err;
+	for (const struct command *k = commands; k->name; k++)
+		fprintf(stderr, "  %-8s %-8s %s\n", k->name, k->arg, k->help);
+	fputs("  A backslash at the end of a line goes on in the next one; a space before a\n"
+	      "  slash sends the line as it is. Ctrl-C stops an answer, Ctrl-D leaves.\n",
+	      stderr);
+	return PAL_OK;
+}
 
 static pal_status do_command(struct chat *c, const char *line, pal_error *err)
 {
@@ -271,7 +271,8 @@ static pal_status do_line(struct chat *c, const char *text, size_t n, pal_error 
 	pal_status s = pal__check_utf8(text, n, "the input", err);
 	if (s || !text[strspn(text, " \t\r\n")])
 		return s;
-	return *text == '/' ? do_command(c, text, err) : ask(c, text + (*text == ' '), err);
+	return *text == '/' ? do_command(c, text, err)
+			    : ask(c, text + !strncmp(text, " /", 2), err);
 }
 
 /* At a terminal a failed turn is told and the conversation goes on; from a pipe nobody
