@@ -34,7 +34,7 @@ def tracked():
     except (OSError, subprocess.CalledProcessError):
         names = []
         for folder, folders, files in os.walk(ROOT):
-            folders[:] = [d for d in folders if d not in (".git", ".cache", "__pycache__")
+            folders[:] = [d for d in folders if d not in (".git", ".cache", ".venv", "__pycache__")
                           and not d.startswith("build")]
             names += [os.path.relpath(os.path.join(folder, f), ROOT) for f in files]
     return sorted(n for n in names if os.path.isfile(os.path.join(ROOT, n)))
