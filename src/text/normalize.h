@@ -1,5 +1,8 @@
 /* Unicode normalization form C, as Hugging Face's qwen2 tokenizers apply it.
  *
+ * Their tables are older than utf8proc's: marks that they do not know neither move nor
+ * compose, and stop others from composing across them.
+ *
  * Linear in the text, whatever it holds (utf8proc's own ordering of combining marks is
  * quadratic in their number, so only its tables and its composition are used).
  */
