@@ -23,6 +23,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 #define PAL_VERSION "0.1.0"
 
@@ -198,6 +199,7 @@ typedef struct pal_generate_result {
 pal_status pal_generate(pal_session *s, const pal_generate_options *options,
 			pal_generate_result *out, pal_error *err);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -96,8 +96,10 @@ void *pal__alloc_aligned(size_t size)
 	size_t rounded;
 	if (!pal__round_up(size ? size : 1, PAL__ALIGN, &rounded) || refuse())
 		return NULL;
-	if (rounded < MAP_FROM)
-		return count(aligned_alloc(PAL__ALIGN, rounded));
+	if (rounded < MAP_FROM) {
+		void *small = aligned_alloc(PAL__ALIGN, rounded);
+		return small ? count(memset(small, 0, rounded)) : NULL;
+	}
 	void *p = mmap(NULL, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (p == MAP_FAILED)
 		return NULL;

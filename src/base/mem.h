@@ -25,8 +25,8 @@ void *pal__realloc(void *p, size_t size);
 char *pal__strndup(const char *s, size_t n);    /* n bytes and a final NUL */
 void pal__free(void *p);                        /* NULL is fine */
 
-/* size bytes at a multiple of 64, not cleared, straight from the system where
- * they are many; freed with pal__free_aligned and the same size. */
+/* size bytes at a multiple of 64, all zero, straight from the system where they are
+ * many (and then only resident once touched); freed with pal__free_aligned and the same size. */
 void *pal__alloc_aligned(size_t size);
 void pal__free_aligned(void *p, size_t size);
 

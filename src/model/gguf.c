@@ -300,7 +300,7 @@ static pal_status check_size(reader *r, pal__gguf_tensor *t, uint32_t type)
 
 static pal_status take_tensor(reader *r, pal__gguf_tensor *t)
 {
-	pal__str name;
+	pal__str name = {0};
 	uint32_t type;
 	pal_status s = take_name(r, &name);
 	if (s != PAL_OK)
@@ -558,7 +558,7 @@ static pal_status check_overlap(const pal__gguf *g, pal_error *err)
 static pal_status parse(pal__gguf *g, pal_error *err)
 {
 	reader r = {.g = g, .about = {"header", "", 0}, .err = err};
-	uint64_t n_tensors, n_kv;
+	uint64_t n_tensors = 0, n_kv = 0;
 	pal_status s = read_header(&r, &n_tensors, &n_kv);
 	if (s == PAL_OK)
 		s = check_count(&r, "keys", n_kv, PAL__GGUF_MAX_KEYS, KEY_BYTES_MIN);

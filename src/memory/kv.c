@@ -1,0 +1,100 @@
+#include "memory/kv.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/checked.h"
+
+static bool layout(pal__kv *kv, const pal__kv_shape *s, size_t *bytes)
+{
+	size_t element = s->half ? 2 : 4, stride = (s->head_dim + 15) & ~(size_t)15, layer, total;
+	*kv = (pal__kv){.shape = *s};
+	kv->n_blocks = ((size_t)s->n_ctx + PAL__ATTN_BLOCK - 1) / PAL__ATTN_BLOCK;
+	kv->k_bytes = pal__arena_need(s->head_dim * PAL__ATTN_BLOCK * element);
+	kv->head_bytes = kv->k_bytes + stride * PAL__ATTN_BLOCK * element;
+	if (!pal__mul_size(kv->n_blocks, s->n_kv_heads * kv->head_bytes, &layer) ||
+	    !pal__mul_size(layer, s->n_layers, &total) || total > SIZE_MAX / 4)
+		return false;
+	*bytes = total;
+	return true;
+}
+
+bool pal__kv_need(const pal__kv_shape *shape, size_t *bytes)
+{
+	pal__kv kv;
+	return layout(&kv, shape, bytes);
+}
+
+void pal__kv_init(pal__kv *kv, const pal__kv_shape *shape, pal__arena *arena)
+{
+	size_t bytes = 0;
+	bool fits = layout(kv, shape, &bytes);
+	assert(fits);
+	(void)fits;
+	kv->data = pal__arena_take(arena, bytes);
+	assert(kv->data);
+}
+
+static uint8_t *head_block(const pal__kv *kv, size_t layer, size_t head, int64_t block)
+{
+	assert(layer < kv->shape.n_layers && head < kv->shape.n_kv_heads);
+	assert(block >= 0 && (size_t)block < kv->n_blocks);
+	size_t at = (layer * kv->n_blocks + (size_t)block) * kv->shape.n_kv_heads + head;
+	return kv->data + at * kv->head_bytes;
+}
+
+void pal__kv_store(pal__kv *kv, const pal__kernels *kernels, size_t layer, size_t head,
+		   int64_t pos, const float *k, const float *v)
+{
+	size_t hd = kv->shape.head_dim, stride = (hd + 15) & ~(size_t)15;
+	size_t place = (size_t)(pos % PAL__ATTN_BLOCK);
+	size_t tile = place / PAL__ATTN_TILE, lane = place % PAL__ATTN_TILE;
+	uint8_t *block = head_block(kv, layer, head, pos / PAL__ATTN_BLOCK);
+	size_t k_at = tile * hd * PAL__ATTN_TILE + lane, v_at = place * stride;
+	if (!kv->shape.half) {
+		float *kk = (float *)(void *)block, *vv = (float *)(void *)(block + kv->k_bytes);
+		for (size_t d = 0; d < hd; d++)
+			kk[k_at + d * PAL__ATTN_TILE] = k[d];
+		memcpy(vv + v_at, v, hd * sizeof *v);
+		return;
+	}
+	uint16_t *kk = (uint16_t *)(void *)block, *vv = (uint16_t *)(void *)(block + kv->k_bytes);
+	kernels->to_half(v, hd, vv + v_at);
+	for (size_t d = 0; d < hd; d += PAL__ATTN_TILE) {
+		uint16_t part[PAL__ATTN_TILE];
+		size_t n = hd - d < PAL__ATTN_TILE ? hd - d : PAL__ATTN_TILE;
+		kernels->to_half(k + d, n, part);
+		for (size_t i = 0; i < n; i++)
+			kk[k_at + (d + i) * PAL__ATTN_TILE] = part[i];
+	}
+}
+
+static int64_t oldest(int64_t pos, int64_t window)
+{
+	return window && pos >= window ? pos - window + 1 : 0;
+}
+
+void pal__kv_blocks(const pal__kv *kv, int64_t pos, int64_t window, int64_t *first, int64_t *end)
+{
+	assert(pos >= 0 && pos < kv->shape.n_ctx);
+	(void)kv;
+	*first = oldest(pos, window) / PAL__ATTN_BLOCK;
+	*end = pos / PAL__ATTN_BLOCK + 1;
+}
+
+void pal__kv_range(const pal__kv *kv, int64_t pos, int64_t window, int64_t block, int *lo, int *hi)
+{
+	int64_t start = block * PAL__ATTN_BLOCK, first = oldest(pos, window), end = pos + 1;
+	(void)kv;
+	*lo = first > start ? (int)(first - start) : 0;
+	*hi = end - start < PAL__ATTN_BLOCK ? (int)(end - start) : PAL__ATTN_BLOCK;
+}
+
+pal__attn_kv pal__kv_block(const pal__kv *kv, size_t layer, size_t head, int64_t block)
+{
+	const uint8_t *p = head_block(kv, layer, head, block);
+	return (pal__attn_kv){.k = p,
+			      .v = p + kv->k_bytes,
+			      .half = kv->shape.half,
+			      .head_dim = kv->shape.head_dim};
+}

@@ -1,0 +1,49 @@
+/* A loaded model: hyper-parameters, weights as tiles, tokenizer and thread pool.
+ *
+ * Invariants:
+ *  - Immutable once open, but for the pool, whose loops take turns; sessions share it.
+ *  - Nothing points into the model file: it is unmapped when pal_model_open returns.
+ *  - Norms and biases are finite. Every tensor of the file has a place here; a file with
+ *    one that has not was refused.
+ */
+#ifndef PAL_MODEL_MODEL_H
+#define PAL_MODEL_MODEL_H
+
+#include "base/pool.h"
+#include "kernels/kernels.h"
+#include "model/hparams.h"
+#include "text/tokenizer.h"
+
+typedef struct {
+	pal__matrix wq, wk, wv, wo;     /* q, k: rows in pairs' order for llama, see weights.c */
+	pal__matrix gate, up, down;
+	float *attn_norm, *ffn_norm;    /* [n_embd] */
+	float *q_norm, *k_norm;         /* [head_dim], or NULL */
+	float *bq, *bk, *bv;            /* [n_heads or n_kv_heads * head_dim], or NULL */
+	float *post_attn, *post_ffn;    /* [n_embd], or NULL */
+} pal__layer;
+
+struct pal_model {
+	pal__hparams h;
+	const pal__kernels *kernels;
+	pal__pool *pool;
+	pal__tokenizer *tokenizer;
+	pal__matrix embd, output;       /* output.data is embd.data when tied */
+	bool tied;
+	float *output_norm;             /* [n_embd] */
+	pal__layer *layers;             /* [h.n_layers] */
+	char *name, *path;
+	const char *chat_family;        /* of tokenizer.chat_template; NULL: none or unknown */
+	bool has_chat_template;
+	uint64_t hash, weight_bytes, n_params;
+};
+
+const pal__tokenizer *pal__model_tokenizer(const pal_model *m);
+
+/* Reads every tensor of g into m (h, kernels and pool are set); on failure what was read is
+ * freed by pal__weights_free. Progress in bytes of the file. */
+pal_status pal__weights_load(pal_model *m, const pal__gguf *g, pal_progress progress, void *user,
+			     pal_error *err);
+void pal__weights_free(pal_model *m);
+
+#endif
