@@ -1,6 +1,7 @@
 #include "gguf_writer.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 
 #include "base/mem.h"
@@ -619,6 +620,48 @@ static void shrinking(void **state)
 	unlink(path);
 }
 
+static void *cut_file(void *path)
+{
+	usleep(20);
+	return truncate(path, 40) == 0 ? path : NULL;
+}
+
+/* Cut before, while or after it is read: never a crash, a leak, or a file called good
+ * that is known to be cut. */
+static void shrinking_while_opened(void **state)
+{
+	(void)state;
+	static buffer b;
+	int64_t live = pal__mem_live();
+	put_header(&b, 3, 0, 1500);
+	for (int i = 0; i < 1500; i++) {
+		char name[16];
+		snprintf(name, sizeof name, "key.%d", i);
+		put_key_u32(&b, name, 1);
+	}
+	for (int round = 0; round < 100; round++) {
+		char path[] = "/tmp/pal-gguf-XXXXXX";
+		pthread_t cutter;
+		pal__gguf g;
+		pal_error err = {0};
+		write_file(path, b.bytes, b.n);
+		assert_int_equal(pthread_create(&cutter, NULL, cut_file, path), 0);
+		pal_status s = pal__gguf_open(path, &g, &err);
+		void *cut;
+		pthread_join(cutter, &cut);
+		assert_ptr_equal(cut, path);
+		if (s == PAL_OK) {
+			assert_int_equal(pal__gguf_shrunk(&g, &err), PAL_EIO);
+			pal__gguf_close(&g);
+		} else { /* EFORMAT: it was short before it was mapped */
+			assert_true(s == PAL_EIO || s == PAL_EFORMAT);
+			assert_non_null(strstr(err.text, path));
+		}
+		assert_int_equal(pal__mem_live(), live);
+		unlink(path);
+	}
+}
+
 /* Lengths that grow after the checks are checked again. */
 static void rewritten(void **state)
 {
@@ -702,8 +745,9 @@ int main(void)
 		cmocka_unit_test(hostile_names),   cmocka_unit_test(long_paths),
 		cmocka_unit_test(without_tensors), cmocka_unit_test(truncated),
 		cmocka_unit_test(flipped),         cmocka_unit_test(out_of_memory),
-		cmocka_unit_test(shrinking),       cmocka_unit_test(rewritten),
-		cmocka_unit_test(many_names),      cmocka_unit_test(names_of_types),
+		cmocka_unit_test(shrinking),       cmocka_unit_test(shrinking_while_opened),
+		cmocka_unit_test(rewritten),       cmocka_unit_test(many_names),
+		cmocka_unit_test(names_of_types),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
