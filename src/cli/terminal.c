@@ -1,8 +1,10 @@
 #include "cli/terminal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <histedit.h>
 #include <locale.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,23 +27,40 @@ struct pal__terminal {
 	size_t line_cap;
 	char *text; /* the input read so far */
 	size_t n_text, text_cap;
+	bool handles_sigint;
 	bool had_text; /* something was typed when Ctrl-C came */
 };
 
 static volatile sig_atomic_t interrupted;
 static struct sigaction before;
+/* Wakes whoever waits for input: the signal may come just before the wait, or on a thread
+ * other than the one that waits. */
+static int wake_pipe[2];
 
 static void on_sigint(int sig)
 {
+	int saved = errno;
 	(void)sig;
 	interrupted = 1;
+	if (write(wake_pipe[1], "", 1) < 0) {
+		/* full: then it wakes anyway */
+	}
+	errno = saved;
+}
+
+static void clear_interrupt(void)
+{
+	char bytes[64];
+	while (read(wake_pipe[0], bytes, sizeof bytes) > 0)
+		;
+	interrupted = 0;
 }
 
 bool pal__interrupted(bool clear)
 {
 	bool was = interrupted;
 	if (clear)
-		interrupted = 0;
+		clear_interrupt();
 	return was;
 }
 
@@ -54,6 +73,17 @@ static const char *prompt(EditLine *edit)
 	return t->prompt;
 }
 
+/* Waits for a byte of input: 1, or 0 at its end, or -1 for Ctrl-C or an error. */
+static int get_byte(char *byte)
+{
+	struct pollfd wait[2] = {{.fd = STDIN_FILENO, .events = POLLIN},
+				 {.fd = wake_pipe[0], .events = POLLIN}};
+	while (poll(wait, 2, -1) < 0)
+		if (errno != EINTR)
+			return -1;
+	return wait[1].revents ? -1 : (int)read(STDIN_FILENO, byte, 1);
+}
+
 /* A character from the terminal. Ours instead of libedit's, so that Ctrl-C ends the line
  * that is being typed. */
 static int get_char(EditLine *edit, wchar_t *out)
@@ -63,13 +93,11 @@ static int get_char(EditLine *edit, wchar_t *out)
 	el_get(edit, EL_CLIENTDATA, &t);
 	for (;;) {
 		char byte;
-		ssize_t n = read(STDIN_FILENO, &byte, 1);
-		if (n < 0 && errno == EINTR && !interrupted)
-			continue;
+		int n = get_byte(&byte);
 		if (n < 1) {
 			const LineInfo *line = el_line(edit);
 			t->had_text = line->lastchar > line->buffer;
-			return n == 0 ? 0 : -1;
+			return n;
 		}
 		size_t used = mbrtowc(out, &byte, 1, &state);
 		if (used == (size_t)-2)
@@ -137,14 +165,14 @@ pal_status pal__terminal_open(pal__terminal **out, pal_error *err)
 	if (!t)
 		return pal__fail_memory(err, "the terminal", sizeof *t);
 	if (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)) {
-		if (!open_edit(t)) {
+		if (pipe2(wake_pipe, O_NONBLOCK | O_CLOEXEC) != 0 || !open_edit(t)) {
 			pal__terminal_close(t);
 			return pal__fail(err, PAL_EIO, "the terminal cannot be used");
 		}
-		/* Without SA_RESTART: a read must end. */
-		struct sigaction sa = {.sa_handler = on_sigint};
+		struct sigaction sa = {.sa_handler = on_sigint, .sa_flags = SA_RESTART};
 		sigemptyset(&sa.sa_mask);
 		sigaction(SIGINT, &sa, &before);
+		t->handles_sigint = true;
 	}
 	*out = t;
 	return PAL_OK;
@@ -155,8 +183,12 @@ void pal__terminal_close(pal__terminal *t)
 	HistEvent event;
 	if (!t)
 		return;
-	if (t->edit)
+	if (t->handles_sigint)
 		sigaction(SIGINT, &before, NULL);
+	if (t->edit) {
+		close(wake_pipe[0]);
+		close(wake_pipe[1]);
+	}
 	if (t->history && t->history_file[0])
 		history(t->history, &event, H_SAVE, t->history_file);
 	if (t->edit)
@@ -180,14 +212,14 @@ static const char *edited_line(pal__terminal *t, size_t *n, pal__line_kind *kind
 {
 	HistEvent event;
 	int count = 0;
-	interrupted = 0;
+	clear_interrupt();
 	t->had_text = false;
 	el_resize(t->edit);
 	const char *line = el_gets(t->edit, &count);
 	if (interrupted) {
 		bool typed = t->had_text || t->n_text;
 		*kind = typed ? PAL__LINE_EMPTIED : PAL__LINE_CTRL_C;
-		interrupted = 0;
+		clear_interrupt();
 		return NULL;
 	}
 	if (!line || count <= 0) {
