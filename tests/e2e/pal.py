@@ -1,5 +1,8 @@
 #!/usr/bin/python3
-"""Drives pal as a user would.  pal.py PAL MODEL MANPAGE [unittest arguments]"""
+"""Drives pal as a user would, and prints TAP.
+
+pal.py PAL MODEL MANPAGE [unittest arguments, as Run.test_ids]
+"""
 import array
 import json
 import os
@@ -507,5 +510,35 @@ class ChatAtATerminal(Case):
         self.assertEqual(t.close(), 0)
 
 
+class TapResult(unittest.TestResult):
+    count = 0
+
+    def line(self, word, test, more=""):
+        self.count += 1
+        print(f"{word} {self.count} - {test.id().removeprefix('__main__.')}{more}", flush=True)
+
+    def addSuccess(self, test):
+        super().addSuccess(test)
+        self.line("ok", test)
+
+    def addFailure(self, test, err):
+        super().addFailure(test, err)
+        self.line("not ok", test)
+        print(*("# " + line[:1000] for line in self.failures[-1][1].splitlines()), sep="\n")
+
+    def addError(self, test, err):
+        super().addError(test, err)
+        self.line("not ok", test)
+        print(*("# " + line[:1000] for line in self.errors[-1][1].splitlines()), sep="\n")
+
+
+class TapRunner:
+    def run(self, test):
+        print(f"1..{test.countTestCases()}")
+        result = TapResult()
+        test.run(result)
+        return result
+
+
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0], *sys.argv[4:]])
+    unittest.main(argv=[sys.argv[0], *sys.argv[4:]], testRunner=TapRunner)
