@@ -235,7 +235,7 @@ static pal_status fill_specials(pal__tokenizer *t, const pal__vocab_spec *spec, 
 	return PAL_OK;
 }
 
-/* A part of merge i, as a token; parts and result must be in the vocabulary. */
+/* A part of merge i, as a token; parts must be in the vocabulary. */
 static pal_status merge_token(const pal__tokenizer *t, const pal__vocab_spec *spec, size_t i,
 			      const char *what, pal__str raw, const int16_t byte_of[324],
 			      char *buffer, int32_t *id, pal_error *err)
@@ -276,12 +276,10 @@ static pal_status add_merge(pal__tokenizer *t, const pal__vocab_spec *spec, size
 	memcpy(buffer, t->bytes + t->at[entry.left], n_left);
 	memcpy(buffer + n_left, t->bytes + t->at[entry.right], n_right);
 	entry.id = pal__text_map_find(&t->text, buffer, n_left + n_right);
-	if (entry.id < 0)
-		return pal__fail(err, PAL_EFORMAT,
-				 "%s: merge %zu (\"%.*s\") makes a token that is not in the "
-				 "vocabulary",
-				 spec->file, i, shown(m), m.s);
-	pal__pair_map_add(&t->pairs, &entry);
+	/* A merge into nothing can make no token: other engines merge and then take it apart
+	 * again, and files (of cut vocabularies) rely on that. */
+	if (entry.id >= 0)
+		pal__pair_map_add(&t->pairs, &entry);
 	return PAL_OK;
 }
 
