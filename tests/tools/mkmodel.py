@@ -254,6 +254,12 @@ def random_spec(seed, arch="", type_name=""):
         ff = pick(256, 512, 768, 352)
     if rng.random() < 0.3 and dim % heads == 0 and dim // heads in (16, 32, 64, 128):
         head_dim = dim // heads
+    if arch == "qwen2":  # llama.cpp takes no other width, and no such model is known
+        head_dim = pick(16, 32, 64, 64, 128)
+        block = quants.TYPES.get(type_name, quants.TYPES["q4_k"]).block
+        while heads * head_dim % block:
+            heads, kv_heads = heads * 2, kv_heads * 2
+        dim = heads * head_dim
     rope = pick("none", *ROPES[arch])
     return Spec(arch=arch, layers=pick(1, 2, 3) if arch != "gemma3" else pick(2, 6, 7),
                 dim=dim, heads=heads, kv_heads=kv_heads, head_dim=head_dim, ff=ff,
