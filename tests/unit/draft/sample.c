@@ -181,7 +181,7 @@ static void filters_follow_their_definition(void **state)
 static void selection_is_exact(void **state)
 {
 	(void)state;
-	enum { N = 1200, DRAWS = 6000 };
+	enum { N = 800, DRAWS = 5000 };
 	static float x[N];
 	static double keep[N];
 	static bool seen[N];
