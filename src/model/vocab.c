@@ -63,12 +63,6 @@ static pal_status read_arrays(const pal__gguf *g, struct arrays *a, pal__vocab_s
 	s = pal__gguf_floats(g, KEY("scores"), is(spec->model, "llama"), &a->scores, &n, err);
 	if (s || (s = check_length(g, KEY("scores"), n, spec->n_tokens, err)))
 		return s;
-	for (size_t i = 0; i < n; i++)
-		if (a->scores[i] != a->scores[i])
-			return pal__fail(err, PAL_EFORMAT,
-					 "%s: key " KEY("scores") ": entry %zu is "
-								  "not a number",
-					 g->path, i);
 	spec->scores = n ? a->scores : NULL;
 	s = pal__gguf_ints(g, KEY("token_type"), false, &a->types, &n, err);
 	if (s || (s = check_length(g, KEY("token_type"), n, spec->n_tokens, err)))
