@@ -31,6 +31,7 @@ import tempfile
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "tools"))
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one process a core is parallel enough
 
 import numpy as np  # noqa: E402
 

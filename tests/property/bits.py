@@ -146,9 +146,11 @@ def main():
     ap.add_argument("pal")
     ap.add_argument("--rounds", type=int, default=16)
     ap.add_argument("--seed", type=int, default=1, help="of the first round; the others follow")
-    ap.add_argument("--neon-pal", metavar="PATH", help="pal built for 64-bit ARM")
+    ap.add_argument("--neon-pal", metavar="PATH", default=os.environ.get("PAL_NEON"),
+                    help="pal built for 64-bit ARM (default: $PAL_NEON)")
     ap.add_argument("--qemu", metavar="PROGRAM", help="qemu's user mode for 64-bit ARM")
-    ap.add_argument("--sysroot", metavar="DIR", help="ARM libraries, when pal is not static")
+    ap.add_argument("--sysroot", metavar="DIR", default=os.environ.get("PAL_NEON_SYSROOT"),
+                    help="its libraries, when it is not static (default: $PAL_NEON_SYSROOT)")
     ap.add_argument("--arch", choices=mkmodel.ARCHS)
     ap.add_argument("--type", choices=TYPES)
     args = ap.parse_args()
