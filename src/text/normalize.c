@@ -60,6 +60,8 @@ bool pal__nfc_trivial(const char *s, size_t n)
 
 static bool append(pal__nfc *b, const char *s, size_t n)
 {
+	if (n == 0)
+		return true;
 	if (!pal__grow((void **)&b->s, &b->cap, b->n + n, 1))
 		return false;
 	memcpy(b->s + b->n, s, n);

@@ -14,9 +14,9 @@
  *  - It owns copies of all it needs of the spec.
  *
  * Vocabularies are hostile. Of tokens with equal bytes the first is used; empty tokens
- * stand for nothing and are never made; special tokens and their text are found where
- * the header special.h says. A byte without a token becomes spec->unk, or is an error of
- * pal__tokenize() when there is none.
+ * stand for nothing and are never made; a merge must be of two tokens, and is passed over
+ * when it makes none; special tokens are found in text as special.h says. A byte without a token
+ * becomes spec->unk, or is an error of pal__tokenize() when there is none.
  */
 #ifndef PAL_TEXT_TOKENIZER_H
 #define PAL_TEXT_TOKENIZER_H
@@ -27,9 +27,9 @@
 
 #include "base/status.h"
 
-#define PAL__MAX_VOCAB (1 << 22)      /* tokens */
+#define PAL__MAX_VOCAB (1 << 22) /* tokens */
 #define PAL__MAX_MERGES (1 << 24)
-#define PAL__MAX_TOKEN_BYTES 65536    /* bytes of one token's text */
+#define PAL__MAX_TOKEN_BYTES 65536      /* bytes of one token's text */
 #define PAL__MAX_TEXT ((size_t)1 << 30) /* bytes of one text to tokenize */
 
 typedef struct {
@@ -49,17 +49,17 @@ enum pal__token_type {
 
 /* A vocabulary as GGUF metadata gives it; only read during pal__tokenizer_new. */
 typedef struct {
-	const char *file;       /* for messages */
-	pal__str model, pre;    /* tokenizer.ggml.model, tokenizer.ggml.pre (empty: absent) */
+	const char *file;    /* for messages */
+	pal__str model, pre; /* tokenizer.ggml.model, tokenizer.ggml.pre (empty: absent) */
 	size_t n_tokens;
 	const pal__str *tokens; /* [n_tokens] */
 	const float *scores;    /* [n_tokens] or NULL */
 	const int32_t *types;   /* [n_tokens] or NULL: all normal */
 	size_t n_merges;
-	const pal__str *merges; /* [n_merges], "left right" */
+	const pal__str *merges;     /* [n_merges], "left right" */
 	int32_t bos, eos, eot, unk; /* -1: none */
 	bool add_bos, add_eos;
-	bool add_space_prefix;  /* "llama" only: the dummy prefix */
+	bool add_space_prefix; /* "llama" only: the dummy prefix */
 } pal__vocab_spec;
 
 typedef struct pal__tokenizer pal__tokenizer;
