@@ -269,9 +269,10 @@ def main():
         if args.keep:
             folder = args.keep
             os.makedirs(folder, exist_ok=True)
-        todo = [c for c in cases() if args.only in c[0]]
+        # numbered before the choice: a model's tokens do not depend on --only
+        todo = [(args, folder, i, c) for i, c in enumerate(cases()) if args.only in c[0]]
         rows = []
-        for row in pool.map(measure, [(args, folder, i, c) for i, c in enumerate(todo)]):
+        for row in pool.map(measure, todo):
             rows.append(row)
             if "failed" in row:
                 tap.check(False, f"{row['name']}: runs", f"{row['spec']}\n{row['failed']}")
