@@ -11,23 +11,25 @@ SYSTEM = [
     "Answer the question in one or two sentences.",
 ]
 TERM = [
-    "What is {x}?", "What is {x}?", "what is {x}", "What does {x} mean?", "Define {x}.", "Explain {x}.",
-    "Tell me about {x}.", "Can you explain what {x} is?", "What do you know about {x}?", "{x}?",
-    "I do not know what {x} is. Please explain.", "Give me a definition of {x}.",
+    "What is {x}?", "What is {x}?", "what is {x}", "What does {x} mean?", "Define {x}.",
+    "Explain {x}.", "Tell me about {x}.", "Can you explain what {x} is?",
+    "What do you know about {x}?", "{x}?", "I do not know what {x} is. Please explain.", "Give me a definition of {x}.",
 ]
 NAME = [
-    "What is {x}?", "What does {x} do?", "What is {x} for?", "Explain {x}.", "When would I use {x}?",
-    "Describe {x} in one sentence.",
+    "What is {x}?", "What does {x} do?", "What is {x} for?", "Explain {x}.",
+    "When would I use {x}?", "Describe {x} in one sentence.",
 ]
 SECTION = [
     "Tell me about {x}.", "Explain: {X}", "Write a short text about {x}.", "{X}",
     "What should I know about {x}?", "Please say something about {x}.",
 ]
+PART_OF_SPEECH = r"((n|v|vt|vi|adj|adv|interj|excl|prov|abbrev)\., *)*(n|v|vt|vi|adj)\. "
 SMALL = [  # written by hand: greetings, thanks, what this model is
     (["Hello", "Hello!", "Hi", "hi there", "Good morning", "Hey"],
-     ["Hello! Ask me about a command, a term or a program.", "Hello. What would you like to know?"]),
-    (["Who are you?", "What are you?", "What is your name?", "who are you", "Tell me about yourself.",
-      "Introduce yourself."],
+     ["Hello! Ask me about a command, a term or a program.",
+      "Hello. What would you like to know?"]),
+    (["Who are you?", "What are you?", "What is your name?", "who are you",
+      "Tell me about yourself.", "Introduce yourself."],
      ["I am Palimpsest, a small language model trained on free software documentation. "
       "I can write sentences about computers, but I am too small to be relied on."]),
     (["What can you do?", "How can you help me?", "help", "What do you know?"],
@@ -68,7 +70,7 @@ def turn(rng, kind, q, a):
         x = re.sub(r"^git-", "git ", q.split(",")[0].strip())
         return rng.choice(NAME).format(x=x), f"{x}: {a}."
     x = q if q.isupper() or rng.random() < 0.7 else lower_first(q)
-    a = re.sub(r"^(/[^/]+/,? *)?((n|v|vt|vi|adj|adv|interj|excl|prov|abbrev)\., *)*(n|v|vt|vi|adj)\. ", "", a)
+    a = re.sub(r"^(/[^/]+/,? *)?" + PART_OF_SPEECH, "", a)
     a = re.sub(r"^(\[[^]]*\] *)+", "", a)
     m = re.match(r"\(([^)]{1,40})\) +(.*)", a)
     also = f", also called {m.group(1)}," if m else ""

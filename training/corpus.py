@@ -25,25 +25,29 @@ import subprocess
 
 SKIP_TAGS = {"script", "style", "head", "nav", "footer", "form", "svg", "button", "select"}
 SKIP_CLASSES = {
-    "sphinxsidebar", "related", "headerlink", "navheader", "navfooter", "footer", "toc", "contents",
-    "toctree-wrapper", "breadcrumbs", "navigation", "sidebar", "nav-chapters", "linenos", "permalink",
-    "indextable", "modindextable", "searchbox", "top", "toplang", "bottomlang", "srclink", "menu",
-    "viewcode-link", "pagelogo", "apache", "qv", "directive-nav", "footnote-backref", "navi", "docs-header",
-    "topic", "up", "pgFooter", "trademark", "legalnotice", "copyright", "comments_section",
+    "sphinxsidebar", "related", "headerlink", "navheader", "navfooter", "footer", "toc",
+    "contents", "toctree-wrapper", "breadcrumbs", "navigation", "sidebar", "nav-chapters",
+    "linenos", "permalink", "indextable", "modindextable", "searchbox", "top", "toplang", "bottomlang", "srclink",
+    "menu", "viewcode-link", "pagelogo", "apache", "qv", "directive-nav", "footnote-backref", "navi",
+    "docs-header", "topic", "up", "pgFooter", "trademark", "legalnotice", "copyright",
+    "comments_section",
 }
-SKIP_IDS = {"quickview", "sidebar", "page-header", "path", "preamble-nav", "footer", "global-nav"}
+SKIP_IDS = {"quickview", "sidebar", "page-header", "path", "preamble-nav", "footer",
+            "global-nav"}
 BLOCKS = {
-    "p", "div", "li", "ul", "ol", "dl", "dt", "dd", "table", "tr", "blockquote", "section", "article",
-    "main", "body", "br", "hr", "title", "item", "note", "steps", "list", "terms", "screen", "code-block",
+    "p", "div", "li", "ul", "ol", "dl", "dt", "dd", "table", "tr", "blockquote", "section",
+    "article", "main", "body", "br", "hr", "title", "item", "note", "steps", "list", "terms",
+    "screen", "code-block",
 }
-HEADS = {"h1": "# ", "h2": "## ", "h3": "### ", "h4": "#### ", "h5": "#### ", "h6": "#### "}
+HEADS = {"h1": "#", "h2": "##", "h3": "###", "h4": "####", "h5": "####", "h6": "####"}
 VOID = {"br", "hr", "img", "input", "meta", "link", "col", "wbr", "area", "base", "source"}
 SKIP_PATHS = re.compile(
-    r"genindex|modindex|/search\.html|changelog|translations/|/search|bookindex|/ix01|/release-|copyright"
-    r"|news\.html|misc/history|/toc\.html|doc-index|sitemap|print\.html|/license|indexes\.html|quickreference"
-    r"|directives\.html|/theindex|std_index|keyword-list")
+    r"genindex|modindex|/search\.html|changelog|translations/|/search|bookindex|/ix01|/release-"
+    r"|copyright|news\.html|misc/history|/toc\.html|doc-index|sitemap|print\.html|/license"
+    r"|indexes\.html|quickreference|directives\.html|/theindex|std_index|keyword-list")
 TIDY = {ord(a): b for a, b in zip(
-    "\u00a0\u2018\u2019\u201c\u201d\u2013\u2014\u2212\u2010\u2011\u2026\u00b6\u200b\u00ad\ufeff\u2022\u2192",
+    "\u00a0\u2018\u2019\u201c\u201d\u2013\u2014\u2212\u2010\u2011\u2026\u00b6\u200b\u00ad\ufeff"
+    "\u2022\u2192",
     [" ", "'", "'", '"', '"', "-", " - ", "-", "-", "-", "...", "", "", "", "", "-", "->"])}
 
 
@@ -80,7 +84,8 @@ class Page(html.parser.HTMLParser):
         a = dict(attrs)
         classes = set((a.get("class") or "").split())
         if tag in SKIP_TAGS or classes & SKIP_CLASSES or a.get("id") in SKIP_IDS or \
-                a.get("role") == "navigation" or (self.mallard and tag in ("info", "media", "comment")):
+                a.get("role") == "navigation" or \
+                (self.mallard and tag in ("info", "media", "comment")):
             self.skip = len(self.stack)
             return
         if tag == "pre" or (self.mallard and tag in ("screen",)):
@@ -88,7 +93,7 @@ class Page(html.parser.HTMLParser):
             self.pre += 1
         elif tag in HEADS or (self.mallard and tag == "title"):
             self.flush()
-            self.kind = (HEADS.get(tag) or "## ").strip()
+            self.kind = HEADS.get(tag) or "##"
         elif tag in BLOCKS and not self.pre:
             if not (tag in ("p", "div") and self.kind in ("li", "dd") and not self.text):
                 self.flush()
@@ -132,10 +137,11 @@ POD_CODE = re.compile(r"[A-Z]<([^<>]*)>")
 
 def pod_inline(text):
     text = re.sub(r"[CBIFLSX]<<+ (.*?) >>+", r"\1", text, flags=re.S)
-    text = re.sub(r"E<(lt|gt|sol|verbar)>", lambda m: {"lt": "\x01", "gt": "\x02", "sol": "/",
-                                                       "verbar": "|"}[m.group(1)], text)
+    escapes = {"lt": "\x01", "gt": "\x02", "sol": "/", "verbar": "|"}
+    text = re.sub(r"E<(lt|gt|sol|verbar)>", lambda m: escapes[m.group(1)], text)
     text = re.sub(r"X<[^<>]*>|Z<>", "", text)
-    text = re.sub(r"L<(?:([^<>|]*)\|)?([^<>]*)>", lambda m: m.group(1) or m.group(2).strip("/\""), text)
+    text = re.sub(r"L<(?:([^<>|]*)\|)?([^<>]*)>",
+                  lambda m: m.group(1) or m.group(2).strip("/\""), text)
     for _ in range(4):
         text = POD_CODE.sub(r"\1", text)
     return text.replace("\x01", "<").replace("\x02", ">")
@@ -165,9 +171,12 @@ def pod_blocks(text):
     return blocks
 
 
-ROFF = [(r"\\f(?:\[[^]]*\]|\(..|.)", ""), (r"\\-", "-"), (r"\\\((?:aq|cq)", "'"), (r"\\\[?\(?(?:lq|rq|dq)\]?", '"'),
-        (r"\\\((?:bu|em|en)", "-"), (r"\\\[(?:char)?[^]]*\]", ""), (r"\\s[-+]?\d+", ""), (r"\\&|\\\||\\\^|\\/|\\,", ""),
-        (r"\\e", r"\\"), (r"\\(?:~|0| )", " "), (r"\\\((..)", ""), (r"\\%", ""), (r"\\:", ""), (r"\\c$", "")]
+ROFF = [
+    (r"\\f(?:\[[^]]*\]|\(..|.)", ""), (r"\\-", "-"), (r"\\\((?:aq|cq)", "'"),
+    (r"\\\[?\(?(?:lq|rq|dq)\]?", '"'), (r"\\\((?:bu|em|en)", "-"), (r"\\\[(?:char)?[^]]*\]", ""),
+    (r"\\s[-+]?\d+", ""), (r"\\&|\\\||\\\^|\\/|\\,", ""), (r"\\e", r"\\"), (r"\\(?:~|0| )", " "),
+    (r"\\\((..)", ""), (r"\\%", ""), (r"\\:", ""), (r"\\c$", ""),
+]
 
 
 def roff_line(line):
@@ -257,7 +266,8 @@ def good(text):
     return sum(c.isalpha() or c == " " for c in text) > 0.6 * len(text)
 
 
-COMMON = {"the", "of", "to", "and", "is", "in", "a", "for", "that", "be", "it", "this", "with", "you"}
+COMMON = {"the", "of", "to", "and", "is", "in", "a", "for", "that", "be", "it", "this", "with",
+          "you"}
 
 
 def english(blocks):
@@ -333,8 +343,8 @@ class Collector:
             return
         elif head.endswith("?") and 8 < len(head) < 120:
             self.pairs.append(("faq", head, text))
-        elif 2 <= len(head.split()) <= 7 and len(head) < 60 and head.isascii() and head[0].isupper() \
-                and text[0].isupper() and re.fullmatch(r"[\w ,'()/-]+", head):
+        elif 2 <= len(head.split()) <= 7 and len(head) < 60 and head.isascii() \
+                and head[0].isupper() and text[0].isupper() and re.fullmatch(r"[\w ,'()/-]+", head):
             self.pairs.append(("section", head, text))
 
 

@@ -21,8 +21,8 @@ from model import Config, Model
 TYPES = {"f32": 0, "f16": 1, "q8_0": 8}
 ALIGN = 32
 TEMPLATE = (
-    "{%- for message in messages %}{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] "
-    "+ '<|im_end|>' + '\\n' }}{%- endfor %}"
+    "{%- for message in messages %}{{- '<|im_start|>' + message['role'] + '\\n' "
+    "+ message['content'] + '<|im_end|>' + '\\n' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}")
 
 
@@ -153,7 +153,8 @@ def main():
         x = t.float().numpy()
         kind = a.type if x.ndim == 2 else "f32"
         data, values = stored(x, kind)
-        tensors.append((key if key.endswith(".weight") else key + ".weight", x.shape, TYPES[kind], data))
+        name = key if key.endswith(".weight") else key + ".weight"
+        tensors.append((name, x.shape, TYPES[kind], data))
         read_back[key] = torch.from_numpy(values)
     write(a.out, meta, tensors)
     print(f"{a.out}: {a.out.stat().st_size / 1e6:.2f} MB, {len(tensors)} tensors")

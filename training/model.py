@@ -28,7 +28,8 @@ class Config:
 def rms(x, weight, eps):
     if hasattr(F, "rms_norm"):
         return F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), eps)
-    return x * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + eps).to(x.dtype) * weight.to(x.dtype)
+    scale = torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + eps)
+    return x * scale.to(x.dtype) * weight.to(x.dtype)
 
 
 def rotate(x, cos, sin):
@@ -52,7 +53,8 @@ class Block(nn.Module):
         self.c = c
         d, hd = c.dim, c.head_dim
         self.attn_norm, self.ffn_norm = nn.Parameter(torch.ones(d)), nn.Parameter(torch.ones(d))
-        self.attn_q_norm, self.attn_k_norm = nn.Parameter(torch.ones(hd)), nn.Parameter(torch.ones(hd))
+        self.attn_q_norm = nn.Parameter(torch.ones(hd))
+        self.attn_k_norm = nn.Parameter(torch.ones(hd))
         self.attn_q = nn.Linear(d, c.heads * hd, bias=False)
         self.attn_k = nn.Linear(d, c.kv_heads * hd, bias=False)
         self.attn_v = nn.Linear(d, c.kv_heads * hd, bias=False)

@@ -82,7 +82,8 @@ def main():
     pairs = [json.loads(line) for line in open(work / "pairs.jsonl")]
     parts = {"train": [], "held": []}
     for d in docs:
-        parts["held" if held(d["package"] + "/" + d["path"].split("/")[-1]) else "train"].append((d["package"], d["text"]))
+        name = d["package"] + "/" + d["path"].split("/")[-1]
+        parts["held" if held(name) else "train"].append((d["package"], d["text"]))
     asked = {"train": [], "held": []}
     for p in pairs:
         # A dictionary entry is held out together with its document.
