@@ -4,7 +4,8 @@
  * "qwen3" (ChatML with Qwen3's thinking blocks), "llama3", "gemma". The family is
  * recognised by the markers in GGUF's tokenizer.chat_template. What each writes
  * equals what the family's original template renders for system, user and
- * assistant messages.
+ * assistant messages; but a system message that the template would make up is not written,
+ * and the order of roles that a model was not trained for is refused.
  */
 #ifndef PAL_TEXT_CHAT_H
 #define PAL_TEXT_CHAT_H
@@ -20,7 +21,8 @@ const char *pal__chat_names(void);
 /* As pal_chat_format(); name is one of the families. bos is written first by the
  * families that do so (llama3, gemma) when not empty; pass "" if the tokenizer adds it.
  * *text is freed with pal__free. Errors: PAL_EUNSUPPORTED (name), PAL_EINVAL (a role
- * the family has not, an order it refuses), PAL_ENOMEM. */
+ * the family has not, an order it refuses, no messages, thinking on where there is none),
+ * PAL_ENOMEM. */
 pal_status pal__chat_format(const char *name, const char *bos, const pal_message *messages,
 			    size_t n_messages, bool open_reply, pal_thinking thinking, char **text,
 			    size_t *n_text, pal_error *err);
