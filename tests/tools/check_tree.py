@@ -203,9 +203,9 @@ def main():
         if bad is None:
             print(f"ok {number} - {what} # SKIP clang-format is not installed")
             continue
+        print(f"{'not ok' if bad else 'ok'} {number} - {what}")
         for line in bad:
             print(f"# {line}")
-        print(f"{'not ok' if bad else 'ok'} {number} - {what}")
         ok = ok and not bad
     return 0 if ok else 1
 

@@ -14,6 +14,7 @@ import os
 import re
 import sys
 
+MAX_WHY = 20  # lines
 TAP = re.compile(r"^(ok|not ok)\b\s*(\d*)\s*(?:-\s*)?(.*)$")
 
 
@@ -22,10 +23,15 @@ def tap_counts(text):
     passed, failed, skipped = 0, [], []
     if not re.search(r"^1\.\.\d+", text, re.M):
         return passed, failed, skipped  # no plan: not TAP
+    why = 0  # lines of explanation that may still be added to the last failure
     for line in text.splitlines():
         m = TAP.match(line)
         if m is None:
+            if why and line.startswith("#"):
+                failed[-1] += "\n    " + line
+                why -= 1
             continue
+        why = 0
         name, _, directive = m.group(3).partition("#")
         directive = directive.strip()
         if directive.upper().startswith("SKIP"):
@@ -35,6 +41,7 @@ def tap_counts(text):
             passed += 1
         else:
             failed.append(name.strip() or m.group(2))
+            why = MAX_WHY
     return passed, failed, skipped
 
 
