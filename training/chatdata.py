@@ -13,7 +13,8 @@ SYSTEM = [
 TERM = [
     "What is {x}?", "What is {x}?", "what is {x}", "What does {x} mean?", "Define {x}.",
     "Explain {x}.", "Tell me about {x}.", "Can you explain what {x} is?",
-    "What do you know about {x}?", "{x}?", "I do not know what {x} is. Please explain.", "Give me a definition of {x}.",
+    "What do you know about {x}?", "{x}?", "I do not know what {x} is. Please explain.",
+    "Give me a definition of {x}.",
 ]
 NAME = [
     "What is {x}?", "What does {x} do?", "What is {x} for?", "Explain {x}.",

@@ -27,10 +27,10 @@ SKIP_TAGS = {"script", "style", "head", "nav", "footer", "form", "svg", "button"
 SKIP_CLASSES = {
     "sphinxsidebar", "related", "headerlink", "navheader", "navfooter", "footer", "toc",
     "contents", "toctree-wrapper", "breadcrumbs", "navigation", "sidebar", "nav-chapters",
-    "linenos", "permalink", "indextable", "modindextable", "searchbox", "top", "toplang", "bottomlang", "srclink",
-    "menu", "viewcode-link", "pagelogo", "apache", "qv", "directive-nav", "footnote-backref", "navi",
-    "docs-header", "topic", "up", "pgFooter", "trademark", "legalnotice", "copyright",
-    "comments_section",
+    "linenos", "permalink", "indextable", "modindextable", "searchbox", "top", "toplang",
+    "bottomlang", "srclink", "menu", "viewcode-link", "pagelogo", "apache", "qv",
+    "directive-nav", "footnote-backref", "navi", "docs-header", "topic", "up", "pgFooter",
+    "trademark", "legalnotice", "copyright", "comments_section",
 }
 SKIP_IDS = {"quickview", "sidebar", "page-header", "path", "preamble-nav", "footer",
             "global-nav"}
