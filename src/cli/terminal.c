@@ -215,6 +215,9 @@ static const char *edited_line(pal__terminal *t, size_t *n, pal__line_kind *kind
 	clear_interrupt();
 	t->had_text = false;
 	el_resize(t->edit);
+	/* Before the prompt appears, which libedit alone would do after it: what is typed in
+	 * between would be echoed twice, and forgotten at Ctrl-C. */
+	el_set(t->edit, EL_PREP_TERM, 1);
 	const char *line = el_gets(t->edit, &count);
 	if (interrupted) {
 		bool typed = t->had_text || t->n_text;
