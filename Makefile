@@ -11,7 +11,9 @@ all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) $(NINJA_FLAGS)
 
 $(BUILD)/build.ninja:
-	@$(MESON) setup $(BUILD) --prefix=$(PREFIX) $(MESON_FLAGS)
+	@mkdir -p $(BUILD)
+	@$(MESON) setup $(BUILD) --prefix=$(PREFIX) $(MESON_FLAGS) >$(BUILD)/setup.log 2>&1 || \
+		{ cat $(BUILD)/setup.log; exit 1; }
 
 # All tests but the suite `long`; the last line is "N passed, N failed".
 check:
