@@ -27,13 +27,13 @@ extern "C" {
 
 #define PAL_VERSION "0.1.0"
 
-#define PAL_MAX_THREADS 256     /* threads of one model */
-#define PAL_MAX_BATCH 512       /* tokens of one forward pass */
+#define PAL_MAX_THREADS 256       /* threads of one model */
+#define PAL_MAX_BATCH 512         /* tokens of one forward pass */
 #define PAL_MAX_CONTEXT (1 << 24) /* tokens of a session with full K/V */
 
 typedef enum pal_status {
 	PAL_OK = 0,
-	PAL_EINVAL = -1,       /* an argument is out of its range */
+	PAL_EINVAL = -1, /* an argument is out of its range */
 	PAL_ENOMEM = -2,
 	PAL_EIO = -3,          /* the system refused to read or write */
 	PAL_EFORMAT = -4,      /* a file is not what it says it is */
@@ -64,11 +64,11 @@ typedef struct pal_model_options {
 } pal_model_options;
 
 typedef struct pal_model_info {
-	const char *arch, *name, *isa;    /* owned by the model */
+	const char *arch, *name, *isa; /* owned by the model */
 	int32_t n_vocab, n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff;
-	int64_t n_ctx_train;              /* positions the model was trained for */
-	uint64_t n_params, weight_bytes;  /* weight_bytes: in memory */
-	uint64_t hash;                    /* XXH3-64 of the file's header and tensor data */
+	int64_t n_ctx_train;             /* positions the model was trained for */
+	uint64_t n_params, weight_bytes; /* weight_bytes: in memory */
+	uint64_t hash;                   /* XXH3-64 of the file's header and tensor data */
 	int n_threads;
 } pal_model_info;
 
@@ -127,19 +127,19 @@ typedef struct pal_session pal_session;
 typedef enum pal_kv_type { PAL_KV_F16, PAL_KV_F32 } pal_kv_type;
 
 typedef struct pal_session_options {
-	int64_t n_ctx;       /* positions to make room for; 0: the model's trained context */
+	int64_t n_ctx; /* positions to make room for; 0: the model's trained context */
 	pal_kv_type kv_type;
-	int n_batch;         /* tokens of one forward pass, 1 to PAL_MAX_BATCH; 0: PAL_MAX_BATCH */
+	int n_batch; /* tokens of one forward pass, 1 to PAL_MAX_BATCH; 0: PAL_MAX_BATCH */
 } pal_session_options;
 
 /* The bytes that a session with these options takes, K/V and scratch, fixed when it opens. */
 pal_status pal_session_need(const pal_model *model, const pal_session_options *options,
 			    uint64_t *kv_bytes, uint64_t *scratch_bytes, pal_error *err);
-pal_status pal_session_open(pal_model *model, const pal_session_options *options,
-			    pal_session **out, pal_error *err);
+pal_status pal_session_open(pal_model *model, const pal_session_options *options, pal_session **out,
+			    pal_error *err);
 void pal_session_close(pal_session *s); /* NULL is fine */
 
-int64_t pal_session_length(const pal_session *s); /* tokens in the log */
+int64_t pal_session_length(const pal_session *s);     /* tokens in the log */
 const int32_t *pal_session_log(const pal_session *s); /* [length], until the next change */
 
 /* Appends ids[n] to the log and computes them. logits: [n][n_vocab] float, or NULL
@@ -172,14 +172,19 @@ typedef struct pal_sampling {
 /* Greedy, every filter off. */
 pal_sampling pal_sampling_default(void);
 
-typedef enum pal_stop { PAL_STOP_LIMIT, PAL_STOP_END, PAL_STOP_STRING, PAL_STOP_CANCELLED } pal_stop;
+typedef enum pal_stop {
+	PAL_STOP_LIMIT,
+	PAL_STOP_END,
+	PAL_STOP_STRING,
+	PAL_STOP_CANCELLED
+} pal_stop;
 
 typedef struct pal_generate_options {
 	pal_sampling sampling;
-	int64_t max_tokens;        /* 0: until the context is full */
-	const char *const *stops;  /* [n_stops] stop strings; not part of the text */
+	int64_t max_tokens;       /* 0: until the context is full */
+	const char *const *stops; /* [n_stops] stop strings; not part of the text */
 	size_t n_stops;
-	bool ignore_end;           /* go on after an end-of-sequence token */
+	bool ignore_end; /* go on after an end-of-sequence token */
 	/* Called for each token: its id, and the text that became certain with it, which
 	 * is never half a UTF-8 character and may be empty. After the last token it is
 	 * called once more with id -1 for text that was held back. false: stop. */

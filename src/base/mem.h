@@ -20,10 +20,10 @@
 #define PAL__ALIGN 64
 
 void *pal__alloc(size_t size);
-void *pal__calloc(size_t count, size_t size);   /* NULL too when count * size overflows */
+void *pal__calloc(size_t count, size_t size); /* NULL too when count * size overflows */
 void *pal__realloc(void *p, size_t size);
-char *pal__strndup(const char *s, size_t n);    /* n bytes and a final NUL */
-void pal__free(void *p);                        /* NULL is fine */
+char *pal__strndup(const char *s, size_t n); /* n bytes and a final NUL */
+void pal__free(void *p);                     /* NULL is fine */
 
 /* size bytes at a multiple of 64, all zero, straight from the system where they are
  * many (and then only resident once touched); freed with pal__free_aligned and the same size. */
@@ -38,8 +38,8 @@ bool pal__grow(void **items, size_t *cap, size_t need, size_t item);
  * (counting from 0) and all later ones fail; n < 0 turns it off. Not thread-safe
  * with allocations under way. */
 void pal__mem_fail_after(int64_t n);
-bool pal__mem_failed(void);    /* whether an injected failure has happened */
-int64_t pal__mem_live(void);   /* allocations not yet freed */
+bool pal__mem_failed(void);  /* whether an injected failure has happened */
+int64_t pal__mem_live(void); /* allocations not yet freed */
 
 typedef struct {
 	uint8_t *base;

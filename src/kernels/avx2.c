@@ -27,19 +27,40 @@ typedef struct {
 	__m256i even_a, odd_a, even_b, odd_b;
 } vw;
 
-#define BOTH(op) {op(x.a, y.a), op(x.b, y.b)}
+#define BOTH(op)                           \
+	{                                  \
+		op(x.a, y.a), op(x.b, y.b) \
+	}
 
-OP vf vf_load(const float *p) { return (vf){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+OP vf vf_load(const float *p)
+{
+	return (vf){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
 OP void vf_store(float *p, vf v)
 {
 	_mm256_storeu_ps(p, v.a);
 	_mm256_storeu_ps(p + 8, v.b);
 }
-OP vf vf_set(float x) { return (vf){_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
-OP vf vf_add(vf x, vf y) { return (vf)BOTH(_mm256_add_ps); }
-OP vf vf_sub(vf x, vf y) { return (vf)BOTH(_mm256_sub_ps); }
-OP vf vf_mul(vf x, vf y) { return (vf)BOTH(_mm256_mul_ps); }
-OP vf vf_div(vf x, vf y) { return (vf)BOTH(_mm256_div_ps); }
+OP vf vf_set(float x)
+{
+	return (vf){_mm256_set1_ps(x), _mm256_set1_ps(x)};
+}
+OP vf vf_add(vf x, vf y)
+{
+	return (vf)BOTH(_mm256_add_ps);
+}
+OP vf vf_sub(vf x, vf y)
+{
+	return (vf)BOTH(_mm256_sub_ps);
+}
+OP vf vf_mul(vf x, vf y)
+{
+	return (vf)BOTH(_mm256_mul_ps);
+}
+OP vf vf_div(vf x, vf y)
+{
+	return (vf)BOTH(_mm256_div_ps);
+}
 OP vf vf_fma(vf a, vf b, vf c)
 {
 	return (vf){_mm256_fmadd_ps(a.a, b.a, c.a), _mm256_fmadd_ps(a.b, b.b, c.b)};
@@ -65,8 +86,14 @@ OP void vf_to_half(void *p, vf v)
 	_mm_storeu_si128(h, _mm256_cvtps_ph(v.a, _MM_FROUND_TO_NEAREST_INT));
 	_mm_storeu_si128(h + 1, _mm256_cvtps_ph(v.b, _MM_FROUND_TO_NEAREST_INT));
 }
-OP vf vf_of_bits(vi v) { return (vf){_mm256_castsi256_ps(v.a), _mm256_castsi256_ps(v.b)}; }
-OP vf vf_of_int(vi v) { return (vf){_mm256_cvtepi32_ps(v.a), _mm256_cvtepi32_ps(v.b)}; }
+OP vf vf_of_bits(vi v)
+{
+	return (vf){_mm256_castsi256_ps(v.a), _mm256_castsi256_ps(v.b)};
+}
+OP vf vf_of_int(vi v)
+{
+	return (vf){_mm256_cvtepi32_ps(v.a), _mm256_cvtepi32_ps(v.b)};
+}
 OP vi vi_load(const void *p)
 {
 	const __m256i *q = p;
@@ -78,11 +105,26 @@ OP void vi_store(void *p, vi v)
 	_mm256_storeu_si256(q, v.a);
 	_mm256_storeu_si256(q + 1, v.b);
 }
-OP vi vi_set(int32_t x) { return (vi){_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
-OP vi vi_and(vi x, vi y) { return (vi)BOTH(_mm256_and_si256); }
-OP vi vi_or(vi x, vi y) { return (vi)BOTH(_mm256_or_si256); }
-OP vi vi_xor(vi x, vi y) { return (vi)BOTH(_mm256_xor_si256); }
-OP vi vi_add(vi x, vi y) { return (vi)BOTH(_mm256_add_epi32); }
+OP vi vi_set(int32_t x)
+{
+	return (vi){_mm256_set1_epi32(x), _mm256_set1_epi32(x)};
+}
+OP vi vi_and(vi x, vi y)
+{
+	return (vi)BOTH(_mm256_and_si256);
+}
+OP vi vi_or(vi x, vi y)
+{
+	return (vi)BOTH(_mm256_or_si256);
+}
+OP vi vi_xor(vi x, vi y)
+{
+	return (vi)BOTH(_mm256_xor_si256);
+}
+OP vi vi_add(vi x, vi y)
+{
+	return (vi)BOTH(_mm256_add_epi32);
+}
 OP vi vi_srl(vi v, int n)
 {
 	__m128i by = _mm_cvtsi32_si128(n);
@@ -93,20 +135,29 @@ OP vi vi_sll(vi v, int n)
 	__m128i by = _mm_cvtsi32_si128(n);
 	return (vi){_mm256_sll_epi32(v.a, by), _mm256_sll_epi32(v.b, by)};
 }
-OP vi vi_of_bits(vf v) { return (vi){_mm256_castps_si256(v.a), _mm256_castps_si256(v.b)}; }
+OP vi vi_of_bits(vf v)
+{
+	return (vi){_mm256_castps_si256(v.a), _mm256_castps_si256(v.b)};
+}
 OP vi vi_half_bits(const void *p)
 {
 	const __m128i *h = p;
 	return (vi){_mm256_cvtepu16_epi32(_mm_loadu_si128(h)),
 		    _mm256_cvtepu16_epi32(_mm_loadu_si128(h + 1))};
 }
-OP vi vi_round(vf v) { return (vi){_mm256_cvtps_epi32(v.a), _mm256_cvtps_epi32(v.b)}; }
+OP vi vi_round(vf v)
+{
+	return (vi){_mm256_cvtps_epi32(v.a), _mm256_cvtps_epi32(v.b)};
+}
 OP vi vi_table(const int8_t *p)
 {
 	__m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)p));
 	return (vi){t, t};
 }
-OP vi vi_lookup(vi x, vi y) { return (vi)BOTH(_mm256_shuffle_epi8); }
+OP vi vi_lookup(vi x, vi y)
+{
+	return (vi)BOTH(_mm256_shuffle_epi8);
+}
 OP vw vw_codes(vi v)
 {
 	__m256i low = _mm256_set1_epi32(0x00ff00ff);

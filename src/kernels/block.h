@@ -27,21 +27,21 @@ void pal__block_decode(pal__type type, const uint8_t *bytes, pal__block *out);
 
 extern const int8_t pal__iq4_values[16];
 
-/* A column's part of a panel's block. */
+/* A column's part of 32 columns of a panel. */
 typedef struct {
-	int8_t *q; /* [32], or int16 where wide */
-	float *d;
-	int32_t *nsum; /* [3] */
+	int8_t *q;     /* [32], or int16 where wide */
+	float *d;      /* [2] */
+	int32_t *nsum; /* [2] */
 	float *dsum;   /* [3] */
 } pal__act_block;
 
 static inline pal__act_block pal__act_at(uint8_t *block, int width, int c, bool wide)
 {
 	size_t w = (size_t)width, i = (size_t)c, quants = wide ? 64 : 32;
-	uint8_t *d = block + w * quants, *nsum = d + w * 4, *dsum = nsum + w * 12;
+	uint8_t *d = block + w * quants, *nsum = d + w * 8, *dsum = nsum + w * 8;
 	return (pal__act_block){.q = (int8_t *)(block + i * quants),
-				.d = (float *)(void *)d + i,
-				.nsum = (int32_t *)(void *)nsum + i * 3,
+				.d = (float *)(void *)d + i * 2,
+				.nsum = (int32_t *)(void *)nsum + i * 2,
 				.dsum = (float *)(void *)dsum + i * 3};
 }
 

@@ -12,7 +12,7 @@
 #define PAL__EXP_MAX 88.0f
 #define PAL__EXP_MIN (-87.0f)
 #define PAL__LOG2E 0x1.715476p+0f
-#define PAL__ROUND 0x1.8p23f /* adding it leaves the nearest integer in the low bits */
+#define PAL__ROUND 0x1.8p23f     /* adding it leaves the nearest integer in the low bits */
 #define PAL__LN2_HI 0x1.62e4p-1f /* 15 bits: n times it is exact */
 #define PAL__LN2_LO 0x1.7f7d1cp-20f
 #define PAL__EXP_P2 0x1p-1f

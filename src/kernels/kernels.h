@@ -4,7 +4,7 @@
  * How equality is had: SIMD lanes are outputs, never parts of a sum.
  *  - A weight matrix is stored as tiles of 16 rows (kernels/matrix.h); lane r of a
  *    vector belongs to row r of its tile. Each output is one chain of operations over
- *    the columns in ascending order. Integer dots of 32 (or 16) int8 products are exact,
+ *    the columns in ascending order. Integer dots of 16 int8 products are exact,
  *    so their inner order is free.
  *  - Attention works on blocks of PAL__ATTN_BLOCK positions in ascending order; scores
  *    have positions as lanes, the weighted sum of V has dimensions as lanes.

@@ -23,10 +23,10 @@ static const pal__field iq4_xs[] = {{8, 4, 32}, {4, 4, 1}, {0, 2, 1}, {2, 2, 1}}
 
 int pal__type_fields(pal__type type, const pal__field **fields)
 {
-#define FIELDS(t)                                                                                  \
-	do {                                                                                       \
-		*fields = t;                                                                       \
-		return (int)(sizeof t / sizeof t[0]);                                              \
+#define FIELDS(t)                                     \
+	do {                                          \
+		*fields = t;                          \
+		return (int)(sizeof t / sizeof t[0]); \
 	} while (0)
 	switch (type) {
 	case PAL__F32:
@@ -87,8 +87,8 @@ bool pal__matrix_shape(pal__matrix *m, pal__type type, size_t n_rows, size_t n_c
 
 /* One row of one field: units of the row's blocks to their places 16 units apart. The
  * unit is a constant where this is inlined. */
-static inline void pack_units(uint8_t *to, const uint8_t *from, size_t n_blocks,
-			      size_t block_bytes, size_t count, size_t unit)
+static inline void pack_units(uint8_t *to, const uint8_t *from, size_t n_blocks, size_t block_bytes,
+			      size_t count, size_t unit)
 {
 	for (size_t b = 0; b < n_blocks; b++, from += block_bytes)
 		for (size_t u = 0; u < count; u++, to += PAL__TILE_ROWS * unit)
@@ -111,9 +111,11 @@ void pal__matrix_pack_tile(pal__matrix *m, size_t tile, const uint8_t *src, cons
 			const pal__field *d = &fields[f];
 			uint8_t *to = out + m->plane[f] + r * d->unit;
 			if (d->unit == 4)
-				pack_units(to, row + d->offset, m->n_blocks, block_bytes, d->count, 4);
+				pack_units(to, row + d->offset, m->n_blocks, block_bytes, d->count,
+					   4);
 			else
-				pack_units(to, row + d->offset, m->n_blocks, block_bytes, d->count, 2);
+				pack_units(to, row + d->offset, m->n_blocks, block_bytes, d->count,
+					   2);
 		}
 	}
 }

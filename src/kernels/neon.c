@@ -19,38 +19,68 @@ typedef float32x4x4_t vf;
 typedef uint32x4x4_t vi;
 typedef int8x16x4_t vw;
 
-#define EACH(e)                                                                                    \
-	{                                                                                          \
-		{                                                                                  \
-			e(0), e(1), e(2), e(3)                                                     \
-		}                                                                                  \
+#define EACH(e)                                \
+	{                                      \
+		{                              \
+			e(0), e(1), e(2), e(3) \
+		}                              \
 	}
 
-OP vf vf_load(const float *p) { return vld1q_f32_x4(p); }
-OP void vf_store(float *p, vf v) { vst1q_f32_x4(p, v); }
+OP vf vf_load(const float *p)
+{
+	return vld1q_f32_x4(p);
+}
+OP void vf_store(float *p, vf v)
+{
+	vst1q_f32_x4(p, v);
+}
 #define E(i) vdupq_n_f32(x)
-OP vf vf_set(float x) { return (vf)EACH(E); }
+OP vf vf_set(float x)
+{
+	return (vf)EACH(E);
+}
 #undef E
 #define E(i) vaddq_f32(a.val[i], b.val[i])
-OP vf vf_add(vf a, vf b) { return (vf)EACH(E); }
+OP vf vf_add(vf a, vf b)
+{
+	return (vf)EACH(E);
+}
 #undef E
 #define E(i) vsubq_f32(a.val[i], b.val[i])
-OP vf vf_sub(vf a, vf b) { return (vf)EACH(E); }
+OP vf vf_sub(vf a, vf b)
+{
+	return (vf)EACH(E);
+}
 #undef E
 #define E(i) vmulq_f32(a.val[i], b.val[i])
-OP vf vf_mul(vf a, vf b) { return (vf)EACH(E); }
+OP vf vf_mul(vf a, vf b)
+{
+	return (vf)EACH(E);
+}
 #undef E
 #define E(i) vdivq_f32(a.val[i], b.val[i])
-OP vf vf_div(vf a, vf b) { return (vf)EACH(E); }
+OP vf vf_div(vf a, vf b)
+{
+	return (vf)EACH(E);
+}
 #undef E
 #define E(i) vfmaq_f32(c.val[i], a.val[i], b.val[i])
-OP vf vf_fma(vf a, vf b, vf c) { return (vf)EACH(E); }
+OP vf vf_fma(vf a, vf b, vf c)
+{
+	return (vf)EACH(E);
+}
 #undef E
 #define E(i) vnegq_f32(a.val[i])
-OP vf vf_neg(vf a) { return (vf)EACH(E); }
+OP vf vf_neg(vf a)
+{
+	return (vf)EACH(E);
+}
 #undef E
 #define E(i) vbslq_f32(vcltq_f32(a.val[i], b.val[i]), x.val[i], y.val[i])
-OP vf vf_lt(vf a, vf b, vf x, vf y) { return (vf)EACH(E); }
+OP vf vf_lt(vf a, vf b, vf x, vf y)
+{
+	return (vf)EACH(E);
+}
 #undef E
 #define E(i) vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(h + 4 * i)))
 OP vf vf_half(const void *p)
@@ -66,36 +96,72 @@ OP void vf_to_half(void *p, vf v)
 		vst1_u16(h + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(v.val[i])));
 }
 #define E(i) vreinterpretq_f32_u32(v.val[i])
-OP vf vf_of_bits(vi v) { return (vf)EACH(E); }
+OP vf vf_of_bits(vi v)
+{
+	return (vf)EACH(E);
+}
 #undef E
 #define E(i) vcvtq_f32_s32(vreinterpretq_s32_u32(v.val[i]))
-OP vf vf_of_int(vi v) { return (vf)EACH(E); }
+OP vf vf_of_int(vi v)
+{
+	return (vf)EACH(E);
+}
 #undef E
-OP vi vi_load(const void *p) { return vld1q_u32_x4(p); }
-OP void vi_store(void *p, vi v) { vst1q_u32_x4(p, v); }
+OP vi vi_load(const void *p)
+{
+	return vld1q_u32_x4(p);
+}
+OP void vi_store(void *p, vi v)
+{
+	vst1q_u32_x4(p, v);
+}
 #define E(i) vdupq_n_u32((uint32_t)x)
-OP vi vi_set(int32_t x) { return (vi)EACH(E); }
+OP vi vi_set(int32_t x)
+{
+	return (vi)EACH(E);
+}
 #undef E
 #define E(i) vandq_u32(a.val[i], b.val[i])
-OP vi vi_and(vi a, vi b) { return (vi)EACH(E); }
+OP vi vi_and(vi a, vi b)
+{
+	return (vi)EACH(E);
+}
 #undef E
 #define E(i) vorrq_u32(a.val[i], b.val[i])
-OP vi vi_or(vi a, vi b) { return (vi)EACH(E); }
+OP vi vi_or(vi a, vi b)
+{
+	return (vi)EACH(E);
+}
 #undef E
 #define E(i) veorq_u32(a.val[i], b.val[i])
-OP vi vi_xor(vi a, vi b) { return (vi)EACH(E); }
+OP vi vi_xor(vi a, vi b)
+{
+	return (vi)EACH(E);
+}
 #undef E
 #define E(i) vaddq_u32(a.val[i], b.val[i])
-OP vi vi_add(vi a, vi b) { return (vi)EACH(E); }
+OP vi vi_add(vi a, vi b)
+{
+	return (vi)EACH(E);
+}
 #undef E
 #define E(i) vshlq_u32(v.val[i], vdupq_n_s32(-n))
-OP vi vi_srl(vi v, int n) { return (vi)EACH(E); }
+OP vi vi_srl(vi v, int n)
+{
+	return (vi)EACH(E);
+}
 #undef E
 #define E(i) vshlq_u32(v.val[i], vdupq_n_s32(n))
-OP vi vi_sll(vi v, int n) { return (vi)EACH(E); }
+OP vi vi_sll(vi v, int n)
+{
+	return (vi)EACH(E);
+}
 #undef E
 #define E(i) vreinterpretq_u32_f32(v.val[i])
-OP vi vi_of_bits(vf v) { return (vi)EACH(E); }
+OP vi vi_of_bits(vf v)
+{
+	return (vi)EACH(E);
+}
 #undef E
 #define E(i) vmovl_u16(vld1_u16(h + 4 * i))
 OP vi vi_half_bits(const void *p)
@@ -105,19 +171,34 @@ OP vi vi_half_bits(const void *p)
 }
 #undef E
 #define E(i) vreinterpretq_u32_s32(vcvtnq_s32_f32(v.val[i]))
-OP vi vi_round(vf v) { return (vi)EACH(E); }
+OP vi vi_round(vf v)
+{
+	return (vi)EACH(E);
+}
 #undef E
 #define E(i) vreinterpretq_u32_s8(vld1q_s8(p))
-OP vi vi_table(const int8_t *p) { return (vi)EACH(E); }
+OP vi vi_table(const int8_t *p)
+{
+	return (vi)EACH(E);
+}
 #undef E
-#define E(i)                                                                                       \
-	vreinterpretq_u32_u8(                                                                      \
+#define E(i)                  \
+	vreinterpretq_u32_u8( \
 		vqtbl1q_u8(vreinterpretq_u8_u32(t.val[i]), vreinterpretq_u8_u32(v.val[i])))
-OP vi vi_lookup(vi t, vi v) { return (vi)EACH(E); }
+OP vi vi_lookup(vi t, vi v)
+{
+	return (vi)EACH(E);
+}
 #undef E
 #define E(i) vreinterpretq_s8_u32(v.val[i])
-OP vw vw_codes(vi v) { return (vw)EACH(E); }
-OP vw vw_signed(vi v) { return (vw)EACH(E); }
+OP vw vw_codes(vi v)
+{
+	return (vw)EACH(E);
+}
+OP vw vw_signed(vi v)
+{
+	return (vw)EACH(E);
+}
 #undef E
 #define E(i) vreinterpretq_u32_s32(vdotq_s32(vreinterpretq_s32_u32(acc.val[i]), w.val[i], a))
 OP vi vi_dot(vi acc, vw w, const int8_t *p)

@@ -23,11 +23,11 @@ static float round_even(float x)
 
 /* --- activations --------------------------------------------------------- */
 
-static void quantize_block(const float *x, int8_t q[32], float *d, int32_t nsum[3], float dsum[3])
+static void quantize_half(const float *x, int8_t q[16], float *d, int32_t *nsum)
 {
 	float hi = x[0], lo = x[0];
 	bool finite = true;
-	for (int i = 0; i < 32; i++) {
+	for (int i = 0; i < 16; i++) {
 		finite = finite && x[i] - x[i] == 0;
 		hi = x[i] > hi ? x[i] : hi;
 		lo = x[i] < lo ? x[i] : lo;
@@ -36,15 +36,12 @@ static void quantize_block(const float *x, int8_t q[32], float *d, int32_t nsum[
 	bool tiny = !(m >= 0x1p-100f) && !(m <= -0x1p-100f);
 	*d = !finite ? NAN : tiny ? 0 : m / -128;
 	float id = finite && !tiny ? 1 / *d : 0;
-	nsum[0] = nsum[1] = 0;
-	for (int i = 0; i < 32; i++) {
+	*nsum = 0;
+	for (int i = 0; i < 16; i++) {
 		float r = finite ? round_even(x[i] * id) : 0;
 		q[i] = (int8_t)(r > 127 ? 127 : r);
-		nsum[i / 16] -= q[i];
+		*nsum -= q[i];
 	}
-	nsum[2] = nsum[0] + nsum[1];
-	for (int i = 0; i < 3; i++)
-		dsum[i] = *d * (float)-nsum[i];
 }
 
 static void quantize(const float *x, size_t k, int width, int c, void *panel)
@@ -53,26 +50,38 @@ static void quantize(const float *x, size_t k, int width, int c, void *panel)
 	uint8_t *block = panel;
 	for (size_t b = 0; b < k / 32; b++, block += (size_t)width * PAL__ACT_BYTES(false)) {
 		pal__act_block a = pal__act_at(block, width, c, false);
-		quantize_block(x + 32 * b, a.q, a.d, a.nsum, a.dsum);
+		for (int h = 0; h < 2; h++) {
+			quantize_half(x + 32 * b + 16 * h, a.q + 16 * h, &a.d[h], &a.nsum[h]);
+			a.dsum[h] = a.d[h] * (float)-a.nsum[h];
+		}
+		a.dsum[2] = fma(a.d[1], (float)-a.nsum[1], a.dsum[0]);
 	}
 }
 
 /* --- matmul -------------------------------------------------------------- */
 
+static int32_t dot_half(const int8_t *w, const int8_t *a)
+{
+	int32_t sum = 0;
+	for (int i = 0; i < 16; i++)
+		sum += w[i] * a[i];
+	return sum;
+}
+
 /* One row by one column of a panel: acc and the blocks of 32 in ascending order. */
 static float dot_block(const pal__block *w, const pal__act_block *a, float acc, int b)
 {
-	int sub = w->sub;
-	for (int s = 0; s < 32 / sub; s++) {
-		int32_t sum = 0;
-		for (int i = 0; i < sub; i++)
-			sum += w->q[32 * b + sub * s + i] * a->q[sub * s + i];
-		int at = (32 * b) / sub + s, which = sub == 32 ? 2 : s;
-		acc = fma((float)sum * w->scale[at], *a->d, acc);
-		if (w->has_min)
-			acc = fma(w->min[at], a->dsum[which], acc);
+	float i0 = (float)dot_half(w->q + 32 * b, a->q);
+	float i1 = (float)dot_half(w->q + 32 * b + 16, a->q + 16);
+	if (w->sub == 32) {
+		acc = fma(fma(i1, a->d[1], i0 * a->d[0]), w->scale[b], acc);
+		return w->has_min ? fma(w->min[b], a->dsum[2], acc) : acc;
 	}
-	return acc;
+	acc = fma(i0 * w->scale[2 * b], a->d[0], acc);
+	if (w->has_min)
+		acc = fma(w->min[2 * b], a->dsum[0], acc);
+	acc = fma(i1 * w->scale[2 * b + 1], a->d[1], acc);
+	return w->has_min ? fma(w->min[2 * b + 1], a->dsum[1], acc) : acc;
 }
 
 static void row_by_panel(const pal__matrix *w, size_t row, const uint8_t *panel, int width,
@@ -88,8 +97,8 @@ static void row_by_panel(const pal__matrix *w, size_t row, const uint8_t *panel,
 		pal__block_decode(w->type, bytes, &block);
 		for (int b = 0; b < info->block / 32; b++) {
 			for (int c = 0; c < width; c++) {
-				pal__act_block a = pal__act_at((uint8_t *)(uintptr_t)panel, width, c,
-							       false);
+				pal__act_block a =
+					pal__act_at((uint8_t *)(uintptr_t)panel, width, c, false);
 				acc[c] = dot_block(&block, &a, acc[c], b);
 			}
 			panel += (size_t)width * PAL__ACT_BYTES(false);
@@ -105,10 +114,13 @@ static float float_weight(const pal__matrix *w, size_t row, size_t k)
 	pal__matrix_block(w, row, k, bytes);
 	memcpy(&f, bytes, sizeof f);
 	memcpy(&h, bytes, sizeof h);
-	return w->type == PAL__F32 ? f : w->type == PAL__F16 ? pal__half_float(h) : pal__bf16_float(h);
+	return w->type == PAL__F32   ? f
+	       : w->type == PAL__F16 ? pal__half_float(h)
+				     : pal__bf16_float(h);
 }
 
-static void row_by_floats(const pal__matrix *w, size_t row, const pal__acts *x, float *y, size_t ldy)
+static void row_by_floats(const pal__matrix *w, size_t row, const pal__acts *x, float *y,
+			  size_t ldy)
 {
 	for (size_t c = 0; c < x->n; c++)
 		y[c * ldy] = 0;

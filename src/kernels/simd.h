@@ -92,35 +92,26 @@ INLINE void store_tail(float *p, vf v, size_t n)
 
 /* --- activations ------------------------------------------------------------ */
 
-INLINE void quantize_block(const float *x, int8_t q[32], float *d, int32_t nsum[3], float dsum[3])
+INLINE void quantize_half(const float *x, int8_t q[16], float *d, int32_t *nsum)
 {
-	vf a = vf_load(x), b = vf_load(x + 16);
-	vf hi = vf_max(a, b), lo = vf_lt(a, b, a, b);
-	float max = fold_max(hi), nmin = fold_max(vf_sub(vf_set(0), lo));
+	vf v = vf_load(x);
+	float max = fold_max(v), nmin = fold_max(vf_sub(vf_set(0), v));
 	/* x - x is zero for the finite and NaN for all others */
-	float odd = fold_sum(vf_add(vf_sub(a, a), vf_sub(b, b)));
-	bool finite = odd == 0;
+	bool finite = fold_sum(vf_sub(v, v)) == 0;
 	float m = max >= nmin ? max : -nmin;
 	bool tiny = !(m >= 0x1p-100f) && !(m <= -0x1p-100f);
 	*d = !finite ? NAN : tiny ? 0 : m / -128;
 	float id = finite && !tiny ? 1 / *d : 0;
 	if (!finite)
-		a = b = vf_set(0);
-	int32_t r[32];
-	vi_store(r, vi_round(vf_mul(a, vf_set(id))));
-	vi_store(r + 16, vi_round(vf_mul(b, vf_set(id))));
-	int32_t s0 = 0, s1 = 0;
-	for (int i = 0; i < 32; i++)
-		q[i] = (int8_t)(r[i] > 127 ? 127 : r[i]);
+		v = vf_set(0);
+	int32_t r[16], sum = 0;
+	vi_store(r, vi_round(vf_mul(v, vf_set(id))));
 	for (int i = 0; i < 16; i++) {
-		s0 -= q[i];
-		s1 -= q[i + 16];
+		r[i] = r[i] > 127 ? 127 : r[i];
+		q[i] = (int8_t)r[i];
+		sum -= r[i];
 	}
-	nsum[0] = s0;
-	nsum[1] = s1;
-	nsum[2] = s0 + s1;
-	for (int i = 0; i < 3; i++)
-		dsum[i] = *d * (float)-nsum[i];
+	*nsum = sum;
 }
 
 static void quantize(const float *x, size_t k, int width, int c, void *panel)
@@ -129,7 +120,11 @@ static void quantize(const float *x, size_t k, int width, int c, void *panel)
 	for (size_t b = 0; b < k / 32; b++, block += (size_t)width * PAL__ACT_BYTES(WIDE_ACTS)) {
 		pal__act_block a = pal__act_at(block, width, c, WIDE_ACTS);
 		int8_t q[32];
-		quantize_block(x + 32 * b, q, a.d, a.nsum, a.dsum);
+		for (int h = 0; h < 2; h++) {
+			quantize_half(x + 32 * b + 16 * h, q + 16 * h, &a.d[h], &a.nsum[h]);
+			a.dsum[h] = a.d[h] * (float)-a.nsum[h];
+		}
+		a.dsum[2] = __builtin_fmaf(a.d[1], (float)-a.nsum[1], a.dsum[0]);
 		if (!WIDE_ACTS) {
 			memcpy(a.q, q, 32);
 			continue;
@@ -200,7 +195,7 @@ INLINE vw codes(pal__type type, const planes *t, size_t b, int g, vi table)
 	case PAL__Q5_K:
 		v = vi_and(vi_srl(words(t, 1, super * 8 + (size_t)g), (int)s), vi_set(0x01010101));
 		return vw_codes(vi_or(vi_sll(v, 4), nibble(t, super * 32 + s / 2 * 8 + (size_t)g,
-							  (int)(s % 2) * 4)));
+							   (int)(s % 2) * 4)));
 	case PAL__Q6_K:
 		v = vi_srl(words(t, 1, super * 16 + s / 4 * 8 + (size_t)g), (int)(s % 4) * 2);
 		v = vi_sll(vi_and(v, vi_set(0x03030303)), 4);
@@ -212,10 +207,10 @@ INLINE vw codes(pal__type type, const planes *t, size_t b, int g, vi table)
 		v = vi_and(v, vi_set(0x03030303));
 		if (type == PAL__Q2_K)
 			return vw_codes(v);
-		return vw_codes(vi_or(
-			v, vi_sll(vi_and(vi_srl(words(t, 1, super * 8 + (size_t)g), (int)s),
-					 vi_set(0x01010101)),
-				  2)));
+		return vw_codes(
+			vi_or(v, vi_sll(vi_and(vi_srl(words(t, 1, super * 8 + (size_t)g), (int)s),
+					       vi_set(0x01010101)),
+					2)));
 	default:
 		__builtin_unreachable();
 	}
@@ -338,26 +333,52 @@ INLINE bool type_sub_16(pal__type t)
 
 /* --- matmul ------------------------------------------------------------------- */
 
-/* Part h (of `parts`) of block b into acc, for n columns from column c0 of a panel. */
-INLINE void mul_part(pal__type type, const planes *t, size_t b, int h, int parts,
-		     const pal__act_block *a, int n, vi table, vf acc[])
+/* Half h of block b for n columns: the exact dots, as float. */
+INLINE void dot_half(pal__type type, const planes *t, size_t b, int h, const pal__act_block *a,
+		     int n, vi table, vf out[])
 {
 	vi sum[PAL__PANEL];
-	vf scale, min = vf_set(0);
-	int zero = zero_shift(type), which = parts == 1 ? 2 : h;
+	int zero = zero_shift(type);
 	for (int c = 0; c < n; c++)
-		sum[c] = zero < 0 ? vi_set(0) : vi_sll(vi_set(a->nsum[3 * c + which]), zero);
-	for (int g = h * 4; g < h * 4 + 8 / parts; g++) {
+		sum[c] = zero < 0 ? vi_set(0) : vi_sll(vi_set(a->nsum[2 * c + h]), zero);
+	for (int g = h * 4; g < h * 4 + 4; g++) {
 		vw w = codes(type, t, b, g, table);
 		for (int c = 0; c < n; c++)
 			sum[c] = vi_dot(sum[c], w, a->q + c * ACT_QUANTS + g * (ACT_QUANTS / 8));
 	}
+	for (int c = 0; c < n; c++)
+		out[c] = vf_of_int(sum[c]);
+}
+
+/* Block b, of a type with one scale for its 32 columns, into acc. */
+INLINE void mul_32(pal__type type, const planes *t, size_t b, const pal__act_block *a, int n,
+		   vi table, vf acc[])
+{
+	vf i[PAL__PANEL], both[PAL__PANEL], scale, min = vf_set(0);
+	dot_half(type, t, b, 0, a, n, table, i);
+	for (int c = 0; c < n; c++)
+		both[c] = vf_mul(i[c], vf_set(a->d[2 * c]));
+	dot_half(type, t, b, 1, a, n, table, i);
+	scales(type, t, b, 0, &scale, &min);
+	for (int c = 0; c < n; c++) {
+		both[c] = vf_fma(i[c], vf_set(a->d[2 * c + 1]), both[c]);
+		acc[c] = vf_fma(both[c], scale, acc[c]);
+		if (type_has_min(type))
+			acc[c] = vf_fma(min, vf_set(a->dsum[3 * c + 2]), acc[c]);
+	}
+}
+
+/* Half h of block b, of a type with a scale for each, into acc. */
+INLINE void mul_16(pal__type type, const planes *t, size_t b, int h, const pal__act_block *a, int n,
+		   vi table, vf acc[])
+{
+	vf i[PAL__PANEL], scale, min = vf_set(0);
+	dot_half(type, t, b, h, a, n, table, i);
 	scales(type, t, b, h, &scale, &min);
 	for (int c = 0; c < n; c++) {
-		vf s = vf_mul(vf_of_int(sum[c]), scale);
-		acc[c] = vf_fma(s, vf_set(a->d[c]), acc[c]);
+		acc[c] = vf_fma(vf_mul(i[c], scale), vf_set(a->d[2 * c + h]), acc[c]);
 		if (type_has_min(type))
-			acc[c] = vf_fma(min, vf_set(a->dsum[3 * c + which]), acc[c]);
+			acc[c] = vf_fma(min, vf_set(a->dsum[3 * c + h]), acc[c]);
 	}
 }
 
@@ -376,10 +397,10 @@ INLINE void mul_tile(pal__type type, const pal__matrix *w, size_t tile, const ui
 	for (size_t b = 0; b < blocks; b++, panel += stride) {
 		pal__act_block a = pal__act_at((uint8_t *)(uintptr_t)panel, width, c0, WIDE_ACTS);
 		if (type_sub_16(type)) {
-			mul_part(type, &t, b, 0, 2, &a, n, table, acc);
-			mul_part(type, &t, b, 1, 2, &a, n, table, acc);
+			mul_16(type, &t, b, 0, &a, n, table, acc);
+			mul_16(type, &t, b, 1, &a, n, table, acc);
 		} else {
-			mul_part(type, &t, b, 0, 1, &a, n, table, acc);
+			mul_32(type, &t, b, &a, n, table, acc);
 		}
 	}
 	for (int c = 0; c < n; c++) {
@@ -474,32 +495,33 @@ INLINE void matmul_floats(pal__type type, const pal__matrix *w, size_t tile0, si
 	}
 }
 
-#define QUANT_MATMUL(T)                                                                            \
-	static void matmul_##T(const pal__matrix *w, size_t tile0, size_t tile1,                   \
-			       const pal__acts *x, float *y, size_t ldy)                           \
-	{                                                                                          \
-		for (size_t tile = tile0; tile < tile1; tile++)                                    \
-			mul_panels(PAL__##T, w, tile, x, y, ldy);                                  \
+#define QUANT_MATMUL(T)                                                          \
+	static void matmul_##T(const pal__matrix *w, size_t tile0, size_t tile1, \
+			       const pal__acts *x, float *y, size_t ldy)         \
+	{                                                                        \
+		for (size_t tile = tile0; tile < tile1; tile++)                  \
+			mul_panels(PAL__##T, w, tile, x, y, ldy);                \
 	}
-#define FLOAT_MATMUL(T)                                                                            \
-	static void matmul_##T(const pal__matrix *w, size_t tile0, size_t tile1,                   \
-			       const pal__acts *x, float *y, size_t ldy)                           \
-	{                                                                                          \
-		matmul_floats(PAL__##T, w, tile0, tile1, x, y, ldy);                               \
+#define FLOAT_MATMUL(T)                                                          \
+	static void matmul_##T(const pal__matrix *w, size_t tile0, size_t tile1, \
+			       const pal__acts *x, float *y, size_t ldy)         \
+	{                                                                        \
+		matmul_floats(PAL__##T, w, tile0, tile1, x, y, ldy);             \
 	}
-#define EACH_TYPE(QUANT, FLOAT)                                                                    \
-	FLOAT(F32) FLOAT(F16) FLOAT(BF16) QUANT(Q4_0) QUANT(Q4_1) QUANT(Q5_0) QUANT(Q5_1)          \
-	QUANT(Q8_0) QUANT(Q2_K) QUANT(Q3_K) QUANT(Q4_K) QUANT(Q5_K) QUANT(Q6_K) QUANT(IQ4_NL)      \
-	QUANT(IQ4_XS)
+#define EACH_TYPE(QUANT, FLOAT)                                                            \
+	FLOAT(F32)                                                                         \
+	FLOAT(F16) FLOAT(BF16) QUANT(Q4_0) QUANT(Q4_1) QUANT(Q5_0) QUANT(Q5_1) QUANT(Q8_0) \
+		QUANT(Q2_K) QUANT(Q3_K) QUANT(Q4_K) QUANT(Q5_K) QUANT(Q6_K) QUANT(IQ4_NL)  \
+			QUANT(IQ4_XS)
 
 EACH_TYPE(QUANT_MATMUL, FLOAT_MATMUL)
 
 static void matmul(const pal__matrix *w, size_t tile0, size_t tile1, const pal__acts *x, float *y,
 		   size_t ldy)
 {
-#define CASE(T)                                                                                    \
-	case PAL__##T:                                                                             \
-		matmul_##T(w, tile0, tile1, x, y, ldy);                                            \
+#define CASE(T)                                         \
+	case PAL__##T:                                  \
+		matmul_##T(w, tile0, tile1, x, y, ldy); \
 		break;
 	switch (w->type) {
 		EACH_TYPE(CASE, CASE)
@@ -562,17 +584,17 @@ INLINE vf gelu(vf x)
 	return vf_div(x, vf_add(vf_set(1), vf_exp(u)));
 }
 
-#define GATED(NAME, F)                                                                             \
-	static void NAME(float *gate, const float *up, size_t n)                                   \
-	{                                                                                          \
-		size_t i = 0;                                                                      \
-		for (; i + 16 <= n; i += 16)                                                       \
-			vf_store(gate + i, vf_mul(F(vf_load(gate + i)), vf_load(up + i)));         \
-		if (i < n)                                                                         \
-			store_tail(gate + i,                                                       \
-				   vf_mul(F(load_tail(gate + i, n - i)),                           \
-					  load_tail(up + i, n - i)),                               \
-				   n - i);                                                         \
+#define GATED(NAME, F)                                                                           \
+	static void NAME(float *gate, const float *up, size_t n)                                 \
+	{                                                                                        \
+		size_t i = 0;                                                                    \
+		for (; i + 16 <= n; i += 16)                                                     \
+			vf_store(gate + i, vf_mul(F(vf_load(gate + i)), vf_load(up + i)));       \
+		if (i < n)                                                                       \
+			store_tail(                                                              \
+				gate + i,                                                        \
+				vf_mul(F(load_tail(gate + i, n - i)), load_tail(up + i, n - i)), \
+				n - i);                                                          \
 	}
 GATED(swiglu, silu)
 GATED(geglu, gelu)

@@ -27,8 +27,8 @@ typedef enum {
 
 typedef struct {
 	pal__type type;
-	const char *name;     /* "Q4_K" */
-	int block;            /* weights in a block */
+	const char *name; /* "Q4_K" */
+	int block;        /* weights in a block */
 	int block_bytes;
 } pal__type_info;
 

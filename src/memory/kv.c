@@ -43,8 +43,8 @@ static uint8_t *head_block(const pal__kv *kv, size_t layer, size_t head, int64_t
 	return kv->data + at * kv->head_bytes;
 }
 
-void pal__kv_store(pal__kv *kv, const pal__kernels *kernels, size_t layer, size_t head,
-		   int64_t pos, const float *k, const float *v)
+void pal__kv_store(pal__kv *kv, const pal__kernels *kernels, size_t layer, size_t head, int64_t pos,
+		   const float *k, const float *v)
 {
 	size_t hd = kv->shape.head_dim, stride = (hd + 15) & ~(size_t)15;
 	size_t place = (size_t)(pos % PAL__ATTN_BLOCK);

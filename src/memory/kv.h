@@ -27,7 +27,7 @@ typedef struct {
 typedef struct {
 	pal__kv_shape shape;
 	size_t n_blocks, k_bytes, head_bytes; /* of a layer; of a head's block: K, and K and V */
-	uint8_t *data; /* [n_layers][n_blocks][n_kv_heads][head_bytes] */
+	uint8_t *data;                        /* [n_layers][n_blocks][n_kv_heads][head_bytes] */
 } pal__kv;
 
 /* Bytes of the arena that pal__kv_init takes; false: they do not fit a size_t. */
@@ -37,8 +37,8 @@ bool pal__kv_need(const pal__kv_shape *shape, size_t *bytes);
 void pal__kv_init(pal__kv *kv, const pal__kv_shape *shape, pal__arena *arena);
 
 /* Stores one head's k and v [head_dim] of position pos, rounded if the memory is half. */
-void pal__kv_store(pal__kv *kv, const pal__kernels *kernels, size_t layer, size_t head,
-		   int64_t pos, const float *k, const float *v);
+void pal__kv_store(pal__kv *kv, const pal__kernels *kernels, size_t layer, size_t head, int64_t pos,
+		   const float *k, const float *v);
 
 /* What a query at `pos` sees: blocks [*first, *end), and of each a range of places. window:
  * how many positions back, its own included; 0: all. */

@@ -26,10 +26,12 @@ static size_t max_size(size_t a, size_t b)
 }
 
 /* Takes every part from the arena; with a NULL arena only counts. */
-static bool lay_out(pal__scratch *s, const pal_model *m, int n_rows, pal__arena *arena, size_t *total)
+static bool lay_out(pal__scratch *s, const pal_model *m, int n_rows, pal__arena *arena,
+		    size_t *total)
 {
 	const pal__hparams *h = &m->h;
-	size_t n = (size_t)n_rows, heads = h->n_heads * h->head_dim, kv = h->n_kv_heads * h->head_dim;
+	size_t n = (size_t)n_rows, heads = h->n_heads * h->head_dim,
+	       kv = h->n_kv_heads * h->head_dim;
 	size_t widest = max_size(max_size(h->n_embd, heads), h->n_ff), f = sizeof(float);
 	size_t stride = (h->head_dim + 15) & ~(size_t)15;
 	s->worker_bytes = pal__arena_need(QUERIES * (sizeof(pal__attn_query) + stride * f));
@@ -113,7 +115,7 @@ typedef struct {
 	float *normed;         /* [n][k] */
 	float *up;             /* x is a gate to be joined with up, or NULL */
 	size_t k;
-	bool round;            /* to panels */
+	bool round; /* to panels */
 } preparation;
 
 /* One panel's rows: norm or gate, then rounding to int8. */
@@ -130,8 +132,8 @@ static void prepare_panel(const preparation *p, size_t first, int width)
 		}
 		if (p->up) {
 			float *gate = p->a->s->gate + row * p->k;
-			(p->a->h->arch == PAL__GEMMA3 ? k->geglu : k->swiglu)(
-				gate, p->up + row * p->k, p->k);
+			(p->a->h->arch == PAL__GEMMA3 ? k->geglu
+						      : k->swiglu)(gate, p->up + row * p->k, p->k);
 		}
 		if (p->round)
 			k->quantize(x, p->k, width, i, panel);
@@ -165,10 +167,8 @@ static void multiply(const pass *a, preparation p, const product *list, int n_li
 	}
 	p.k = list[0].w->n_cols;
 	pal__pool_run(a->m->pool, ((size_t)a->n + PAL__PANEL - 1) / PAL__PANEL, prepare_item, &p);
-	job.acts = (pal__acts){.n = (size_t)a->n,
-			       .k = p.k,
-			       .x = p.norm ? p.normed : p.x,
-			       .q = a->s->panels};
+	job.acts = (pal__acts){
+		.n = (size_t)a->n, .k = p.k, .x = p.norm ? p.normed : p.x, .q = a->s->panels};
 	/* Enough items to even out threads of different speed, each of some hundred rows. */
 	size_t items = (size_t)pal__pool_threads(a->m->pool) * 8;
 	job.chunk = (total + items - 1) / items;
@@ -248,9 +248,9 @@ static void attend_run(const attention *t, size_t head, const pal__row *rows, co
 		}
 		for (size_t i = from; i < to; i += PAL__ATTN_MAX_QUERIES) {
 			size_t left = to - i;
-			t->a->k->attn(&block, q + i,
-				      (int)(left < PAL__ATTN_MAX_QUERIES ? left
-									 : PAL__ATTN_MAX_QUERIES));
+			t->a->k->attn(
+				&block, q + i,
+				(int)(left < PAL__ATTN_MAX_QUERIES ? left : PAL__ATTN_MAX_QUERIES));
 		}
 	}
 }
@@ -260,7 +260,8 @@ static void attend_item(void *arg, size_t item, int worker)
 {
 	const attention *t = arg;
 	const pal__hparams *h = t->a->h;
-	size_t hd = h->head_dim, stride = (hd + 15) & ~(size_t)15, group = h->n_heads / h->n_kv_heads;
+	size_t hd = h->head_dim, stride = (hd + 15) & ~(size_t)15,
+	       group = h->n_heads / h->n_kv_heads;
 	size_t head = item / t->chunks, at = item % t->chunks * t->queries;
 	size_t all = (size_t)t->a->n * group, n = all - at < t->queries ? all - at : t->queries;
 	pal__attn_query *q = (void *)(t->a->s->workers + (size_t)worker * t->a->s->worker_bytes);
@@ -270,9 +271,8 @@ static void attend_item(void *arg, size_t item, int worker)
 	for (size_t i = 0; i < n; i++) {
 		row_of[i] = (at + i) / group;
 		size_t in = row_of[i] * h->n_heads + head * group + (at + i) % group;
-		q[i] = (pal__attn_query){.q = t->a->s->q + in * hd,
-					 .acc = acc + i * stride,
-					 .max = -INFINITY};
+		q[i] = (pal__attn_query){
+			.q = t->a->s->q + in * hd, .acc = acc + i * stride, .max = -INFINITY};
 	}
 	for (size_t i = 0, end; i < n; i = end) { /* rows of one session are neighbours */
 		for (end = i + 1; end < n; end++)

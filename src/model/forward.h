@@ -14,14 +14,14 @@
 #include "model/model.h"
 
 typedef struct {
-	int32_t token;  /* valid */
-	int64_t pos;    /* below kv's n_ctx */
+	int32_t token; /* valid */
+	int64_t pos;   /* below kv's n_ctx */
 	pal__kv *kv;
-	float *logits;  /* [n_vocab] where they go, or NULL: not wanted */
+	float *logits; /* [n_vocab] where they go, or NULL: not wanted */
 } pal__row;
 
 typedef struct {
-	int n_rows; /* capacity */
+	int n_rows;               /* capacity */
 	float *x, *y;             /* [n][n_embd]: the residual stream; a layer's input or output */
 	float *q, *k, *v, *mixed; /* [n][heads * head_dim] */
 	float *gate, *up;         /* [n][n_ff] */

@@ -73,10 +73,11 @@ static pal_status read_arch(const pal__gguf *g, pal__hparams *h, pal_error *err)
 			snprintf(h->arch_name, sizeof h->arch_name, "%s", names[i]);
 			return PAL_OK;
 		}
-	return pal__fail(err, PAL_EUNSUPPORTED,
-			 "%s: general.architecture: %.*s is not supported (supported: qwen3, qwen2, "
-			 "llama, gemma3)",
-			 g->path, (int)(arch.n < 40 ? arch.n : 40), arch.s);
+	return pal__fail(
+		err, PAL_EUNSUPPORTED,
+		"%s: general.architecture: %.*s is not supported (supported: qwen3, qwen2, "
+		"llama, gemma3)",
+		g->path, (int)(arch.n < 40 ? arch.n : 40), arch.s);
 }
 
 static void read_sizes(reader *r, pal__hparams *h)
@@ -85,11 +86,13 @@ static void read_sizes(reader *r, pal__hparams *h)
 	h->n_embd = get_size(r, "embedding_length", true, 1, PAL__MAX_EMBD, 0);
 	h->n_ff = get_size(r, "feed_forward_length", true, 1, PAL__MAX_FF, 0);
 	h->n_heads = get_size(r, "attention.head_count", true, 1, PAL__MAX_HEADS, 0);
-	h->n_kv_heads = get_size(r, "attention.head_count_kv", false, 1, PAL__MAX_HEADS, h->n_heads);
+	h->n_kv_heads =
+		get_size(r, "attention.head_count_kv", false, 1, PAL__MAX_HEADS, h->n_heads);
 	h->n_ctx_train = get_int(r, "context_length", true, 1, PAL_MAX_CONTEXT, 0);
 	size_t dim = h->n_heads ? h->n_embd / h->n_heads : 0;
 	h->head_dim = get_size(r, "attention.key_length", false, 2, PAL__MAX_HEAD_DIM, dim);
-	size_t value = get_size(r, "attention.value_length", false, 2, PAL__MAX_HEAD_DIM, h->head_dim);
+	size_t value =
+		get_size(r, "attention.value_length", false, 2, PAL__MAX_HEAD_DIM, h->head_dim);
 	h->n_rot = get_size(r, "rope.dimension_count", false, 2, PAL__MAX_HEAD_DIM, h->head_dim);
 	h->rms_eps = (float)get_float(r, "attention.layer_norm_rms_epsilon", true, 0, 1, 0);
 	if (r->status != PAL_OK)
@@ -162,10 +165,11 @@ static void divide_freqs(reader *r, const pal__hparams *h, pal__rope *rope)
 		float v;
 		memcpy(&v, t->data + i * sizeof v, sizeof v);
 		if (!(v >= 1e-6f && v <= 1e6f)) {
-			r->status = pal__fail(r->err, PAL_EFORMAT,
-					      "%s: tensor rope_freqs.weight: value %zu is %g, not in "
-					      "1e-6 to 1e6",
-					      r->g->path, i, (double)v);
+			r->status =
+				pal__fail(r->err, PAL_EFORMAT,
+					  "%s: tensor rope_freqs.weight: value %zu is %g, not in "
+					  "1e-6 to 1e6",
+					  r->g->path, i, (double)v);
 			return;
 		}
 		rope->freq[i] /= (double)v;
@@ -183,10 +187,11 @@ static void read_rope(reader *r, pal__hparams *h)
 		return;
 	bool is_yarn = is(kind, "yarn");
 	if (kind.n && !is_yarn && !is(kind, "linear") && !is(kind, "none")) {
-		r->status = pal__fail(r->err, PAL_EUNSUPPORTED,
-				      "%s: %s.rope.scaling.type: %.*s is not supported (supported: "
-				      "none, linear, yarn)",
-				      r->g->path, r->arch, (int)(kind.n < 40 ? kind.n : 40), kind.s);
+		r->status =
+			pal__fail(r->err, PAL_EUNSUPPORTED,
+				  "%s: %s.rope.scaling.type: %.*s is not supported (supported: "
+				  "none, linear, yarn)",
+				  r->g->path, r->arch, (int)(kind.n < 40 ? kind.n : 40), kind.s);
 		return;
 	}
 	if (is_yarn && h->arch == PAL__GEMMA3) {
@@ -198,8 +203,9 @@ static void read_rope(reader *r, pal__hparams *h)
 	}
 	factor = factor == 0 || is(kind, "none") ? 1 : factor;
 	if (factor < 1e-6) {
-		r->status = pal__fail(r->err, PAL_EFORMAT, "%s: %s.rope.scaling.factor: %g is below 1e-6",
-				      r->g->path, r->arch, factor);
+		r->status = pal__fail(r->err, PAL_EFORMAT,
+				      "%s: %s.rope.scaling.factor: %g is below 1e-6", r->g->path,
+				      r->arch, factor);
 		return;
 	}
 	plain_rope(&h->rope, h->n_rot, base, is_yarn ? 1 : factor);
@@ -217,12 +223,14 @@ static void read_scales(reader *r, pal__hparams *h)
 	if (h->arch == PAL__GEMMA3) {
 		h->embd_scale = (float)__builtin_sqrt((double)h->n_embd);
 		h->window = get_int(r, "attention.sliding_window", true, 1, PAL_MAX_CONTEXT, 0);
-		h->window_every = get_size(r, "attention.sliding_window_pattern", false, 1, 1024, 6);
+		h->window_every =
+			get_size(r, "attention.sliding_window_pattern", false, 1, 1024, 6);
 		h->softcap = (float)get_float(r, "final_logit_softcapping", false, 0, 1e6, 0);
 		if (h->n_layers == 62) /* the 27B scales queries by its embedding's width */
 			width = (double)h->n_embd / (double)h->n_heads;
 	}
-	double scale = h->arch == PAL__LLAMA ? get_float(r, "attention.scale", false, 0, 1e3, 0) : 0;
+	double scale =
+		h->arch == PAL__LLAMA ? get_float(r, "attention.scale", false, 0, 1e3, 0) : 0;
 	h->attn_scale = (float)(scale > 0 ? scale : 1 / __builtin_sqrt(width));
 }
 

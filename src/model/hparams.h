@@ -9,7 +9,7 @@
 #include "model/gguf.h"
 
 #define PAL__MAX_LAYERS 1024
-#define PAL__MAX_EMBD (1 << 17)    /* n_embd, n_heads * head_dim */
+#define PAL__MAX_EMBD (1 << 17) /* n_embd, n_heads * head_dim */
 #define PAL__MAX_FF (1 << 20)
 #define PAL__MAX_HEADS 1024
 #define PAL__MAX_HEAD_DIM 1024

@@ -51,8 +51,9 @@ pal_status pal_model_open(const char *path, const pal_model_options *options, pa
 	static const pal_model_options defaults = {0};
 	const pal_model_options *o = options ? options : &defaults;
 	if (o->n_threads < 0 || o->n_threads > PAL_MAX_THREADS)
-		return pal__fail(err, PAL_EINVAL, "%d threads: 1 to %d are possible, 0 is automatic",
-				 o->n_threads, PAL_MAX_THREADS);
+		return pal__fail(err, PAL_EINVAL,
+				 "%d threads: 1 to %d are possible, 0 is automatic", o->n_threads,
+				 PAL_MAX_THREADS);
 	pal__gguf g;
 	pal_status s = pal__gguf_open(path, &g, err);
 	if (s != PAL_OK)
@@ -175,12 +176,11 @@ pal_status pal_chat_format(const pal_model *m, const char *template_name,
 	char bos[64] = "";
 	int32_t id = pal__tokenizer_bos(m->tokenizer);
 	if (!name)
-		return pal__fail(err, PAL_EUNSUPPORTED,
-				 "%s: %s; choose one with --template (%s)", m->path,
-				 m->has_chat_template
-					 ? "its tokenizer.chat_template is of no known family"
-					 : "it has no tokenizer.chat_template",
-				 pal__chat_names());
+		return pal__fail(
+			err, PAL_EUNSUPPORTED, "%s: %s; choose one with --template (%s)", m->path,
+			m->has_chat_template ? "its tokenizer.chat_template is of no known family"
+					     : "it has no tokenizer.chat_template",
+			pal__chat_names());
 	if (id >= 0) {
 		pal__str s = pal__token_bytes(m->tokenizer, id);
 		if (s.n < sizeof bos)

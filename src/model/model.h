@@ -15,12 +15,12 @@
 #include "text/tokenizer.h"
 
 typedef struct {
-	pal__matrix wq, wk, wv, wo;     /* q, k: rows in pairs' order for llama, see weights.c */
+	pal__matrix wq, wk, wv, wo; /* q, k: rows in pairs' order for llama, see weights.c */
 	pal__matrix gate, up, down;
-	float *attn_norm, *ffn_norm;    /* [n_embd] */
-	float *q_norm, *k_norm;         /* [head_dim], or NULL */
-	float *bq, *bk, *bv;            /* [n_heads or n_kv_heads * head_dim], or NULL */
-	float *post_attn, *post_ffn;    /* [n_embd], or NULL */
+	float *attn_norm, *ffn_norm; /* [n_embd] */
+	float *q_norm, *k_norm;      /* [head_dim], or NULL */
+	float *bq, *bk, *bv;         /* [n_heads or n_kv_heads * head_dim], or NULL */
+	float *post_attn, *post_ffn; /* [n_embd], or NULL */
 } pal__layer;
 
 struct pal_model {
@@ -28,12 +28,12 @@ struct pal_model {
 	const pal__kernels *kernels;
 	pal__pool *pool;
 	pal__tokenizer *tokenizer;
-	pal__matrix embd, output;       /* output.data is embd.data when tied */
+	pal__matrix embd, output; /* output.data is embd.data when tied */
 	bool tied;
-	float *output_norm;             /* [n_embd] */
-	pal__layer *layers;             /* [h.n_layers] */
+	float *output_norm; /* [n_embd] */
+	pal__layer *layers; /* [h.n_layers] */
 	char *name, *path;
-	const char *chat_family;        /* of tokenizer.chat_template; NULL: none or unknown */
+	const char *chat_family; /* of tokenizer.chat_template; NULL: none or unknown */
 	bool has_chat_template;
 	uint64_t hash, weight_bytes, n_params;
 };

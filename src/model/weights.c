@@ -23,19 +23,19 @@
 typedef struct {
 	pal__matrix *m;
 	const pal__gguf_tensor *t;
-	const uint32_t *map;         /* of rows, or NULL */
-	size_t first_item, tiles;    /* tiles: of one item */
+	const uint32_t *map;      /* of rows, or NULL */
+	size_t first_item, tiles; /* tiles: of one item */
 } job;
 
 typedef struct {
 	pal_model *model;
 	const pal__gguf *g;
-	bool *taken;                 /* [g->n_tensors] */
+	bool *taken; /* [g->n_tensors] */
 	job *jobs;
 	size_t n_jobs, cap_jobs, n_items;
-	uint32_t *map_q, *map_k;     /* llama's order of rows, or NULL */
-	XXH64_hash_t *hashes;        /* [n_items] */
-	_Atomic uint64_t done;       /* bytes */
+	uint32_t *map_q, *map_k; /* llama's order of rows, or NULL */
+	XXH64_hash_t *hashes;    /* [n_items] */
+	_Atomic uint64_t done;   /* bytes */
 	pal_progress progress;
 	void *user;
 	pal_error *err;
@@ -57,11 +57,11 @@ static pal_status check_shape(loader *l, const pal__gguf_tensor *t, size_t cols,
 {
 	if (t->ne[0] == cols && t->ne[1] == rows && t->ne[2] == 1 && t->ne[3] == 1)
 		return PAL_OK;
-	return pal__fail(l->err, PAL_EFORMAT,
-			 "%s: tensor %s has the shape [%llu, %llu, %llu, %llu], expected [%zu, %zu]",
-			 l->g->path, t->name, (unsigned long long)t->ne[0],
-			 (unsigned long long)t->ne[1], (unsigned long long)t->ne[2],
-			 (unsigned long long)t->ne[3], cols, rows);
+	return pal__fail(
+		l->err, PAL_EFORMAT,
+		"%s: tensor %s has the shape [%llu, %llu, %llu, %llu], expected [%zu, %zu]",
+		l->g->path, t->name, (unsigned long long)t->ne[0], (unsigned long long)t->ne[1],
+		(unsigned long long)t->ne[2], (unsigned long long)t->ne[3], cols, rows);
 }
 
 /* Plans a matrix of rows outputs by cols inputs and allocates its tiles. */
@@ -127,8 +127,9 @@ static pal_status load_vector(loader *l, const char *name, bool required, size_t
 	for (size_t i = 0; i < n; i++) {
 		v[i] = vector_value(t, map ? map[i] : i);
 		if (!isfinite(v[i]))
-			return pal__fail(l->err, PAL_EFORMAT, "%s: tensor %s: value %zu is not finite",
-					 l->g->path, name, map ? map[i] : i);
+			return pal__fail(l->err, PAL_EFORMAT,
+					 "%s: tensor %s: value %zu is not finite", l->g->path, name,
+					 map ? map[i] : i);
 	}
 	l->model->weight_bytes += n * sizeof *v;
 	l->model->n_params += n;
@@ -170,15 +171,16 @@ static pal_status plan_layer(loader *l, size_t i)
 	const pal__hparams *h = &l->model->h;
 	pal__layer *y = &l->model->layers[i];
 	size_t e = h->n_embd, q = h->n_heads * h->head_dim, kv = h->n_kv_heads * h->head_dim;
-	bool qk_norm = h->arch == PAL__QWEN3 || h->arch == PAL__GEMMA3, post = h->arch == PAL__GEMMA3;
+	bool qk_norm = h->arch == PAL__QWEN3 || h->arch == PAL__GEMMA3,
+	     post = h->arch == PAL__GEMMA3;
 	bool bias = h->arch == PAL__QWEN2, maybe = bias || h->arch == PAL__LLAMA;
 	char name[64];
 	pal_status s = PAL_OK;
-#define MATRIX(rest, cols, rows, map, to)                                                          \
-	if (s == PAL_OK)                                                                           \
+#define MATRIX(rest, cols, rows, map, to) \
+	if (s == PAL_OK)                  \
 	s = plan_matrix(l, layer_name(name, i, rest ".weight"), cols, rows, map, &y->to)
-#define VECTOR(when, rest, required, n, map, to)                                                   \
-	if (s == PAL_OK && (when))                                                                 \
+#define VECTOR(when, rest, required, n, map, to) \
+	if (s == PAL_OK && (when))               \
 	s = load_vector(l, layer_name(name, i, rest), required, n, map, &y->to)
 	MATRIX("attn_q", e, q, l->map_q, wq);
 	MATRIX("attn_k", e, kv, l->map_k, wk);
@@ -308,7 +310,8 @@ void pal__weights_free(pal_model *m)
 {
 	for (size_t i = 0; m->layers && i < m->h.n_layers; i++) {
 		pal__layer *y = &m->layers[i];
-		pal__matrix *matrices[] = {&y->wq, &y->wk, &y->wv, &y->wo, &y->gate, &y->up, &y->down};
+		pal__matrix *matrices[] = {&y->wq,   &y->wk, &y->wv,  &y->wo,
+					   &y->gate, &y->up, &y->down};
 		float *vectors[] = {y->attn_norm, y->ffn_norm, y->q_norm,    y->k_norm,  y->bq,
 				    y->bk,        y->bv,       y->post_attn, y->post_ffn};
 		for (size_t k = 0; k < sizeof matrices / sizeof matrices[0]; k++)

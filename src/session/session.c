@@ -53,8 +53,8 @@ pal_status pal_session_need(const pal_model *model, const pal_session_options *o
 	return PAL_OK;
 }
 
-pal_status pal_session_open(pal_model *model, const pal_session_options *options,
-			    pal_session **out, pal_error *err)
+pal_status pal_session_open(pal_model *model, const pal_session_options *options, pal_session **out,
+			    pal_error *err)
 {
 	needs n = {0};
 	pal_status status = measure(model, options, &n, err);
@@ -116,9 +116,10 @@ static pal_status check_ids(const pal_session *s, const int32_t *ids, size_t n, 
 	size_t n_vocab = s->model->h.n_vocab;
 	for (size_t i = 0; i < n; i++)
 		if (ids[i] < 0 || (size_t)ids[i] >= n_vocab)
-			return pal__fail(err, PAL_EINVAL,
-					 "token %d at position %lld: the vocabulary has ids 0 to %zu",
-					 ids[i], (long long)s->length + (long long)i, n_vocab - 1);
+			return pal__fail(
+				err, PAL_EINVAL,
+				"token %d at position %lld: the vocabulary has ids 0 to %zu",
+				ids[i], (long long)s->length + (long long)i, n_vocab - 1);
 	if (n > (size_t)(s->n_ctx - s->length))
 		return pal__fail(err, PAL_ELIMIT,
 				 "%zu tokens after %lld: the context has room for %lld", n,

@@ -19,9 +19,9 @@ struct pal_session {
 	pal__arena arena;
 	pal__kv kv;
 	pal__scratch scratch;
-	pal__row *rows;   /* [n_batch] */
-	int32_t *log;     /* [n_ctx] */
-	float *logits;    /* [n_vocab] */
+	pal__row *rows; /* [n_batch] */
+	int32_t *log;   /* [n_ctx] */
+	float *logits;  /* [n_vocab] */
 	bool has_logits;
 };
 

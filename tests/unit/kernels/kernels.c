@@ -219,9 +219,9 @@ static bool test_vectors(const pal__kernels *k, bool hostile)
 	uint16_t *ha = need(bytes), *hb = need(bytes);
 	for (size_t i = 0; i < n; i++)
 		x[i] *= below(4) ? 1.0f : 40.0f;
-#define BOTH(what, call_r, call_k)                                                                 \
-	memcpy(a, x, bytes), memcpy(b, x, bytes);                                                  \
-	call_r, call_k;                                                                            \
+#define BOTH(what, call_r, call_k)                \
+	memcpy(a, x, bytes), memcpy(b, x, bytes); \
+	call_r, call_k;                           \
 	good = same(a, b, n, what) && good
 	BOTH("rms_norm", r->rms_norm(x, w, n, 1e-6f, a), k->rms_norm(x, w, n, 1e-6f, b));
 	BOTH("rope", r->rope(a, w, w + n / 2, n), k->rope(b, w, w + n / 2, n));
@@ -238,7 +238,8 @@ static bool test_vectors(const pal__kernels *k, bool hostile)
 		b[i] = pal__half_float(hb[i]);
 	}
 	good = same(a, b, n, "to_half") && good;
-	give(x, bytes), give(w, bytes), give(a, bytes), give(b, bytes), give(ha, bytes), give(hb, bytes);
+	give(x, bytes), give(w, bytes), give(a, bytes), give(b, bytes), give(ha, bytes),
+		give(hb, bytes);
 	return good;
 }
 
