@@ -7,7 +7,12 @@ MESON ?= meson
 
 TEST = $(MESON) test -C $(BUILD) --no-rebuild --print-errorlogs
 
+# build/pal and the library.
 all: $(BUILD)/build.ninja
+	@ninja -C $(BUILD) $(NINJA_FLAGS) product
+
+# And all tests, which need NumPy.
+everything: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) $(NINJA_FLAGS)
 
 $(BUILD)/build.ninja:
@@ -21,21 +26,21 @@ check:
 	python3 tests/tools/summary.py $(BUILD) && exit $$rc
 
 # The same without the summary; ./check sums up several builds.
-test: all
+test: everything
 	@$(TEST) --no-suite long $(TEST_FLAGS)
 
 # Minutes of fuzzing for each target, and property tests over many more models.
-check-long: all
+check-long: everything
 	@$(TEST) --suite long --timeout-multiplier 10 $(TEST_FLAGS); rc=$$?; \
 	python3 tests/tools/summary.py $(BUILD) && exit $$rc
 
 # Speed of the kernels and of decoding, prefill and verification.
-bench: all
+bench: everything
 	@$(MESON) test -C $(BUILD) --no-rebuild --benchmark --verbose
 
 # Line coverage of src/ by the tests of `make check`; fails below 85 %.
 coverage:
-	@$(MAKE) --no-print-directory all BUILD=build-coverage \
+	@$(MAKE) --no-print-directory everything BUILD=build-coverage \
 		MESON_FLAGS='-Db_coverage=true --buildtype=debugoptimized'
 	@find build-coverage -name '*.gcda' -delete
 	@$(MESON) test -C build-coverage --no-rebuild --print-errorlogs --no-suite long
@@ -48,7 +53,7 @@ coverage:
 # Program, library, header, pkg-config file and man page.
 install: all
 	@$(MESON) configure $(BUILD) -Dprefix=$(PREFIX)
-	@ninja -C $(BUILD) --quiet
+	@ninja -C $(BUILD) --quiet product
 	@DESTDIR="$(abspath $(DESTDIR))" $(MESON) install -C $(BUILD) --no-rebuild
 
 format:
@@ -57,4 +62,4 @@ format:
 clean:
 	@rm -rf build build-*
 
-.PHONY: all check test check-long bench coverage install format clean
+.PHONY: all everything check test check-long bench coverage install format clean
