@@ -144,5 +144,23 @@ OP vi vi_dot(vi acc, vw w, const int8_t *p)
 	__builtin_memcpy(&four, p, 4);
 	return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(four));
 }
+OP float vf_largest(vf v)
+{
+	vi bits = _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff));
+	uint32_t max = _mm512_reduce_max_epu32(bits);
+	float f;
+	__builtin_memcpy(&f, &max, sizeof f);
+	return f;
+}
+OP bool vf_any(vf v, float x)
+{
+	return _mm512_cmp_ps_mask(v, _mm512_set1_ps(x), _CMP_EQ_OQ) != 0;
+}
+OP int32_t vi_pack(int8_t *p, vi v)
+{
+	v = _mm512_min_epi32(v, _mm512_set1_epi32(127));
+	_mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(v));
+	return _mm512_reduce_add_epi32(v); /* integers: any order is exact */
+}
 
 #include "kernels/simd.h"

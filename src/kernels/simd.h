@@ -12,6 +12,8 @@
  *   vf_of_bits(vi) vf_of_int(vi)  the same bits; the converted integers
  *   vi_load(p) vi_set(x) vi_and vi_or vi_xor vi_add vi_srl(v,n) vi_sll(v,n) of 32 bits
  *   vi_of_bits(vf) vi_half_bits(p): 16 uint16 widened; vi_round(vf): nearest even
+ *   vf_largest(v)    the largest of |lanes|, compared as bits; vf_any(v, x): is a lane x?
+ *   vi_pack(p, v)    16 lanes above -129 to int8, those above 127 to 127; returns their sum
  *   vi_lookup(table, v): 64 bytes v, each below 16, through table[16] (vi_table(p))
  *   vw, vw_codes(v)  64 bytes below 128 as an operand of vi_dot; vw_signed(v): of int8,
  *                    for which the dot starts at nsum << VW_BIAS_SHIFT (0: at zero)
@@ -92,26 +94,17 @@ INLINE void store_tail(float *p, vf v, size_t n)
 
 /* --- activations ------------------------------------------------------------ */
 
+/* The largest magnitude is found on the bits, where NaN and inf are larger than all. */
 INLINE void quantize_half(const float *x, int8_t q[16], float *d, int32_t *nsum)
 {
 	vf v = vf_load(x);
-	float max = fold_max(v), nmin = fold_max(vf_sub(vf_set(0), v));
-	/* x - x is zero for the finite and NaN for all others */
-	bool finite = fold_sum(vf_sub(v, v)) == 0;
-	float m = max >= nmin ? max : -nmin;
-	bool tiny = !(m >= 0x1p-100f) && !(m <= -0x1p-100f);
+	float size = vf_largest(v);
+	bool finite = size - size == 0, tiny = !(size >= 0x1p-100f);
+	float m = vf_any(v, size) ? size : -size;
 	*d = !finite ? NAN : tiny ? 0 : m / -128;
 	float id = finite && !tiny ? 1 / *d : 0;
-	if (!finite)
-		v = vf_set(0);
-	int32_t r[16], sum = 0;
-	vi_store(r, vi_round(vf_mul(v, vf_set(id))));
-	for (int i = 0; i < 16; i++) {
-		r[i] = r[i] > 127 ? 127 : r[i];
-		q[i] = (int8_t)r[i];
-		sum -= r[i];
-	}
-	*nsum = sum;
+	vi r = finite ? vi_round(vf_mul(v, vf_set(id))) : vi_set(0);
+	*nsum = -vi_pack(q, r);
 }
 
 static void quantize(const float *x, size_t k, int width, int c, void *panel)
@@ -508,11 +501,11 @@ INLINE void matmul_floats(pal__type type, const pal__matrix *w, size_t tile0, si
 	{                                                                        \
 		matmul_floats(PAL__##T, w, tile0, tile1, x, y, ldy);             \
 	}
-#define EACH_TYPE(QUANT, FLOAT)                                                            \
-	FLOAT(F32)                                                                         \
-	FLOAT(F16) FLOAT(BF16) QUANT(Q4_0) QUANT(Q4_1) QUANT(Q5_0) QUANT(Q5_1) QUANT(Q8_0) \
-		QUANT(Q2_K) QUANT(Q3_K) QUANT(Q4_K) QUANT(Q5_K) QUANT(Q6_K) QUANT(IQ4_NL)  \
-			QUANT(IQ4_XS)
+#define EACH_TYPE(QUANT, FLOAT)                                                             \
+	FLOAT(F32)                                                                          \
+	FLOAT(F16)                                                                          \
+	FLOAT(BF16) QUANT(Q4_0) QUANT(Q4_1) QUANT(Q5_0) QUANT(Q5_1) QUANT(Q8_0) QUANT(Q2_K) \
+		QUANT(Q3_K) QUANT(Q4_K) QUANT(Q5_K) QUANT(Q6_K) QUANT(IQ4_NL) QUANT(IQ4_XS)
 
 EACH_TYPE(QUANT_MATMUL, FLOAT_MATMUL)
 
