@@ -176,6 +176,19 @@ static void divide_freqs(reader *r, const pal__hparams *h, pal__rope *rope)
 	}
 }
 
+/* Scaling factors and divisors, each in its range, may together make angles that
+ * pal__sincos64 cannot reduce. */
+static void check_freqs(reader *r, const pal__hparams *h)
+{
+	for (size_t i = 0; i < h->n_rot / 2 && r->status == PAL_OK; i++)
+		if (h->rope.freq[i] * PAL_MAX_CONTEXT > 0x1p45)
+			r->status = pal__fail(r->err, PAL_EFORMAT,
+					      "%s: %s.rope.scaling.factor and rope_freqs.weight "
+					      "turn pair %zu by %g radians a position, more than "
+					      "2^21",
+					      r->g->path, r->arch, i, h->rope.freq[i]);
+}
+
 static void read_rope(reader *r, pal__hparams *h)
 {
 	double base = get_float(r, "rope.freq_base", false, 1.001, 1e12, 10000);
@@ -186,7 +199,7 @@ static void read_rope(reader *r, pal__hparams *h)
 	if (r->status != PAL_OK)
 		return;
 	bool is_yarn = is(kind, "yarn");
-	if (kind.n && !is_yarn && !is(kind, "linear") && !is(kind, "none")) {
+	if (kind.s && !is_yarn && !is(kind, "linear") && !is(kind, "none")) {
 		r->status =
 			pal__fail(r->err, PAL_EUNSUPPORTED,
 				  "%s: %s.rope.scaling.type: %.*s is not supported (supported: "
@@ -214,6 +227,7 @@ static void read_rope(reader *r, pal__hparams *h)
 		divide_freqs(r, h, &h->rope);
 	if (is_yarn)
 		yarn(r, h, &h->rope, base, factor);
+	check_freqs(r, h);
 }
 
 static void read_scales(reader *r, pal__hparams *h)
