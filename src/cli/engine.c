@@ -35,11 +35,16 @@ pal_status pal__engine_model(const pal__engine *e, const char *path, pal_model *
 	return s;
 }
 
+/* name: one of the choices of --kv-type. */
+static pal_kv_type kv_type(const char *name)
+{
+	return !strcmp(name, "f32") ? PAL_KV_F32 : !strcmp(name, "f16") ? PAL_KV_F16 : PAL_KV_I16;
+}
+
 pal_session_options pal__engine_session(const pal__engine *e, int64_t n_ctx)
 {
-	return (pal_session_options){.n_ctx = n_ctx,
-				     .kv_type = strcmp(e->kv_type, "f32") ? PAL_KV_F16 : PAL_KV_F32,
-				     .n_batch = (int)e->batch};
+	return (pal_session_options){
+		.n_ctx = n_ctx, .kv_type = kv_type(e->kv_type), .n_batch = (int)e->batch};
 }
 
 pal_thinking pal__thinking(const char *choice)

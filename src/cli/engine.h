@@ -13,7 +13,7 @@ typedef struct {
 } pal__engine;
 
 /* clang-format off */
-#define PAL__ENGINE_DEFAULTS {.kv_type = "f16", .kv = "full", .draft = "none"}
+#define PAL__ENGINE_DEFAULTS {.kv_type = "i16", .kv = "full", .draft = "none"}
 
 /* Entries of an option table for the fields of e. */
 #define PAL__OPTION_THREADS(e)                                                                     \
@@ -26,7 +26,8 @@ typedef struct {
 	PAL__CHOICE("isa", 0, &(e).isa, "scalar|avx2|avx512|neon",                                 \
 		    "instruction set (default: the best here; the result is the same)")
 #define PAL__OPTION_KV_TYPE(e)                                                                     \
-	PAL__CHOICE("kv-type", 0, &(e).kv_type, "f16|f32", "how K/V is kept (default f16)")
+	PAL__CHOICE("kv-type", 0, &(e).kv_type, "i16|f16|f32",                                      \
+		    "how K/V is kept (default i16: 16 bits and a scale a head)")
 #define PAL__OPTION_KV(e)                                                                          \
 	PAL__CHOICE("kv", 0, &(e).kv, "full|window|restored",                                      \
 		    "which K/V is kept (default and, so far, only: full)")
@@ -69,7 +70,8 @@ pal_status pal__engine_check(const pal__engine *e, pal_error *err);
 pal_status pal__engine_model(const pal__engine *e, const char *path, pal_model **out,
 			     double *seconds, pal_error *err);
 
-/* The options of a session of n_ctx tokens, to open it or to ask for its size. */
+/* The options of a session of n_ctx tokens, to open it or to ask for its size.
+ */
 pal_session_options pal__engine_session(const pal__engine *e, int64_t n_ctx);
 
 pal_thinking pal__thinking(const char *choice); /* "on", "off" or "default" */

@@ -80,6 +80,18 @@ OP vf vf_half(const void *p)
 	const __m128i *h = p;
 	return (vf){_mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h + 1))};
 }
+OP vf vf_int16(const void *p)
+{
+	const __m128i *h = p;
+	__m256i a = _mm256_cvtepi16_epi32(_mm_loadu_si128(h));
+	__m256i b = _mm256_cvtepi16_epi32(_mm_loadu_si128(h + 1));
+	return (vf){_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b)};
+}
+OP void vi_to_int16(int16_t *p, vi v)
+{
+	__m256i w = _mm256_permute4x64_epi64(_mm256_packs_epi32(v.a, v.b), 0xd8);
+	_mm256_storeu_si256((void *)p, w);
+}
 OP void vf_to_half(void *p, vf v)
 {
 	__m128i *h = p;

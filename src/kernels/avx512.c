@@ -62,6 +62,14 @@ OP vf vf_half(const void *p)
 {
 	return _mm512_cvtph_ps(_mm256_loadu_si256(p));
 }
+OP vf vf_int16(const void *p)
+{
+	return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256(p)));
+}
+OP void vi_to_int16(int16_t *p, vi v)
+{
+	_mm256_storeu_si256((void *)p, _mm512_cvtepi32_epi16(v));
+}
 OP void vf_to_half(void *p, vf v)
 {
 	_mm256_storeu_si256(p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));

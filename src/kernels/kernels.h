@@ -33,10 +33,13 @@
 /* One block of K and V of one kv head.
  * k: [PAL__ATTN_BLOCK / 16][head_dim][16] (lanes are positions)
  * v: [PAL__ATTN_BLOCK][v_stride], v_stride = head_dim rounded up to 16, padding zero
- * of float or of IEEE half, as `half` says. */
+ * Elements are float, IEEE half, or int16 times the scale of their position. */
+typedef enum { PAL__KV_FLOAT, PAL__KV_HALF, PAL__KV_INT16 } pal__kv_kind;
+
 typedef struct {
 	const void *k, *v;
-	bool half;
+	const float *k_scale, *v_scale; /* [PAL__ATTN_BLOCK], of PAL__KV_INT16 alone */
+	pal__kv_kind kind;
 	size_t head_dim;
 	float scale; /* of the scores */
 } pal__attn_kv;
@@ -81,6 +84,10 @@ typedef struct {
 	void (*attn_end)(const float *acc, float sum, size_t n, float *out);
 
 	void (*to_half)(const float *x, size_t n, uint16_t *out); /* nearest, ties to even */
+
+	/* out[i] = round_half_even(x[i] / d) within +-32767, d = the largest |x[i]| / 32767;
+	 * returns d. As for activations: d = 0 below 2^-100, NaN where not all are finite. */
+	float (*to_int16)(const float *x, size_t n, int16_t *out);
 } pal__kernels;
 
 extern const pal__kernels pal__kernels_scalar;

@@ -89,6 +89,18 @@ OP vf vf_half(const void *p)
 	return (vf)EACH(E);
 }
 #undef E
+#define E(i) vcvtq_f32_s32(vmovl_s16(vld1_s16(h + 4 * i)))
+OP vf vf_int16(const void *p)
+{
+	const int16_t *h = p;
+	return (vf)EACH(E);
+}
+#undef E
+OP void vi_to_int16(int16_t *p, vi v)
+{
+	for (int i = 0; i < 4; i++)
+		vst1_s16(p + 4 * i, vmovn_s32(vreinterpretq_s32_u32(v.val[i])));
+}
 OP void vf_to_half(void *p, vf v)
 {
 	uint16_t *h = p;

@@ -240,11 +240,32 @@ static void to_half(const float *x, size_t n, uint16_t *out)
 		out[i] = pal__float_half(x[i]);
 }
 
+static float to_int16(const float *x, size_t n, int16_t *out)
+{
+	float largest = 0;
+	bool finite = true;
+	for (size_t i = 0; i < n; i++) {
+		float size = x[i] < 0 ? -x[i] : x[i];
+		finite = finite && x[i] - x[i] == 0;
+		largest = size > largest ? size : largest;
+	}
+	bool use = finite && largest >= 0x1p-100f;
+	float d = !finite ? NAN : use ? largest / 32767 : 0, id = use ? 1 / d : 0;
+	for (size_t i = 0; i < n; i++) {
+		float r = use ? round_even(x[i] * id) : 0;
+		out[i] = (int16_t)(r > 32767 ? 32767 : r < -32767 ? -32767 : r);
+	}
+	return d;
+}
+
 /* --- attention ----------------------------------------------------------- */
 
-static float element(const void *p, bool half, size_t i)
+static float element(const void *p, pal__kv_kind kind, size_t i)
 {
-	return half ? pal__half_float(((const uint16_t *)p)[i]) : ((const float *)p)[i];
+	if (kind == PAL__KV_INT16)
+		return (float)((const int16_t *)p)[i];
+	return kind == PAL__KV_HALF ? pal__half_float(((const uint16_t *)p)[i])
+				    : ((const float *)p)[i];
 }
 
 static void scores(const pal__attn_kv *kv, const pal__attn_query *q, float s[PAL__ATTN_BLOCK])
@@ -254,9 +275,11 @@ static void scores(const pal__attn_kv *kv, const pal__attn_query *q, float s[PAL
 		size_t tile = (size_t)j / PAL__ATTN_TILE, lane = (size_t)j % PAL__ATTN_TILE;
 		for (size_t d = 0; d < kv->head_dim; d++)
 			dot = fma(q->q[d],
-				  element(kv->k, kv->half,
+				  element(kv->k, kv->kind,
 					  (tile * kv->head_dim + d) * PAL__ATTN_TILE + lane),
 				  dot);
+		if (kv->kind == PAL__KV_INT16)
+			dot *= kv->k_scale[j];
 		s[j] = j >= q->lo && j < q->hi ? dot * kv->scale : -INFINITY;
 	}
 }
@@ -285,10 +308,12 @@ static void attn_one(const pal__attn_kv *kv, pal__attn_query *q)
 		lanes[i] = ((s[i] + s[i + 16]) + s[i + 32]) + s[i + 48];
 	q->sum = fma(q->sum, shrink, fold(lanes));
 	q->max = max;
+	for (int j = 0; j < PAL__ATTN_BLOCK && kv->kind == PAL__KV_INT16; j++)
+		s[j] *= kv->v_scale[j];
 	for (size_t d = 0; d < stride; d++) {
 		float acc = q->acc[d] * shrink;
 		for (int j = q->lo; j < q->hi; j++)
-			acc = fma(s[j], element(kv->v, kv->half, (size_t)j * stride + d), acc);
+			acc = fma(s[j], element(kv->v, kv->kind, (size_t)j * stride + d), acc);
 		q->acc[d] = acc;
 	}
 }
@@ -320,4 +345,5 @@ const pal__kernels pal__kernels_scalar = {
 	.attn = attn,
 	.attn_end = attn_end,
 	.to_half = to_half,
+	.to_int16 = to_int16,
 };

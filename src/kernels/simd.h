@@ -9,6 +9,7 @@
  *   vf_load/store(p) vf_set(x) vf_add vf_sub vf_mul vf_div vf_fma(a,b,c) = a * b + c
  *   vf_lt(a,b,x,y)   lanes of x where a < b, else of y (also where a or b is NaN)
  *   vf_half(p)       16 halves to float; vf_to_half(p, v) rounds to 16 halves
+ *   vf_int16(p)      16 int16 to float; vi_to_int16(p, v) 16 lanes within them to int16
  *   vf_of_bits(vi) vf_of_int(vi)  the same bits; the converted integers
  *   vi_load(p) vi_set(x) vi_and vi_or vi_xor vi_add vi_srl(v,n) vi_sll(v,n) of 32 bits
  *   vi_of_bits(vf) vi_half_bits(p): 16 uint16 widened; vi_round(vf): nearest even
@@ -504,8 +505,9 @@ INLINE void matmul_floats(pal__type type, const pal__matrix *w, size_t tile0, si
 #define EACH_TYPE(QUANT, FLOAT)                                                             \
 	FLOAT(F32)                                                                          \
 	FLOAT(F16)                                                                          \
-	FLOAT(BF16) QUANT(Q4_0) QUANT(Q4_1) QUANT(Q5_0) QUANT(Q5_1) QUANT(Q8_0) QUANT(Q2_K) \
-		QUANT(Q3_K) QUANT(Q4_K) QUANT(Q5_K) QUANT(Q6_K) QUANT(IQ4_NL) QUANT(IQ4_XS)
+	FLOAT(BF16)                                                                         \
+	QUANT(Q4_0) QUANT(Q4_1) QUANT(Q5_0) QUANT(Q5_1) QUANT(Q8_0) QUANT(Q2_K) QUANT(Q3_K) \
+		QUANT(Q4_K) QUANT(Q5_K) QUANT(Q6_K) QUANT(IQ4_NL) QUANT(IQ4_XS)
 
 EACH_TYPE(QUANT_MATMUL, FLOAT_MATMUL)
 
@@ -623,15 +625,40 @@ static void to_half(const float *x, size_t n, uint16_t *out)
 	}
 }
 
+static float to_int16(const float *x, size_t n, int16_t *out)
+{
+	float largest = 0;
+	for (size_t i = 0; i < n; i += 16) { /* NaN and inf are larger than all, and stay */
+		float size = vf_largest(n - i < 16 ? load_tail(x + i, n - i) : vf_load(x + i));
+		largest = pal__float_bits(size) > pal__float_bits(largest) ? size : largest;
+	}
+	bool finite = largest - largest == 0, use = finite && largest >= 0x1p-100f;
+	float d = !finite ? NAN : use ? largest / 32767 : 0, id = use ? 1 / d : 0;
+	const vf top = vf_set(32767), bottom = vf_set(-32767);
+	for (size_t i = 0; i < n; i += 16) {
+		size_t left = n - i < 16 ? n - i : 16;
+		vf v = use ? load_tail(x + i, left) : vf_set(0);
+		v = vf_mul(v, vf_set(id));
+		v = vf_lt(top, v, top, vf_lt(v, bottom, bottom, v));
+		int16_t part[16];
+		vi_to_int16(part, vi_round(v));
+		memcpy(out + i, part, left * sizeof *part);
+	}
+	return d;
+}
+
 /* --- attention -------------------------------------------------------------------- */
 
-INLINE vf kv_load(const void *p, bool half, size_t i)
+INLINE vf kv_load(const void *p, pal__kv_kind kind, size_t i)
 {
-	return half ? vf_half((const uint8_t *)p + i * 2) : vf_load((const float *)p + i);
+	if (kind == PAL__KV_INT16)
+		return vf_int16((const uint8_t *)p + i * 2);
+	return kind == PAL__KV_HALF ? vf_half((const uint8_t *)p + i * 2)
+				    : vf_load((const float *)p + i);
 }
 
 /* Dots of n queries with `tiles` tiles of K from tile t0, stored unscaled. */
-INLINE void dots(const pal__attn_kv *kv, bool half, const pal__attn_query *q, int n, int t0,
+INLINE void dots(const pal__attn_kv *kv, pal__kv_kind kind, const pal__attn_query *q, int n, int t0,
 		 int tiles, float s[][PAL__ATTN_BLOCK])
 {
 	vf acc[16];
@@ -640,7 +667,7 @@ INLINE void dots(const pal__attn_kv *kv, bool half, const pal__attn_query *q, in
 		acc[i] = vf_set(0);
 	for (size_t d = 0; d < hd; d++)
 		for (int t = 0; t < tiles; t++) {
-			vf k = kv_load(kv->k, half, ((size_t)(t0 + t) * hd + d) * PAL__ATTN_TILE);
+			vf k = kv_load(kv->k, kind, ((size_t)(t0 + t) * hd + d) * PAL__ATTN_TILE);
 			for (int i = 0; i < n; i++)
 				acc[i * tiles + t] =
 					vf_fma(vf_set(q[i].q[d]), k, acc[i * tiles + t]);
@@ -651,7 +678,8 @@ INLINE void dots(const pal__attn_kv *kv, bool half, const pal__attn_query *q, in
 }
 
 /* Scores to weights: masks, running maximum, exp and sum. Returns what acc shrinks by. */
-INLINE float weights(pal__attn_query *q, float scale, float s[PAL__ATTN_BLOCK])
+INLINE float weights(const pal__attn_kv *kv, pal__kv_kind kind, pal__attn_query *q,
+		     float s[PAL__ATTN_BLOCK])
 {
 	static const float iota[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 	const vf low = vf_set((float)q->lo - 0.5f), high = vf_set((float)q->hi - 0.5f);
@@ -659,7 +687,10 @@ INLINE float weights(pal__attn_query *q, float scale, float s[PAL__ATTN_BLOCK])
 	vf v[4], at = vf_load(iota);
 	for (int i = 0; i < 4; i++) {
 		vf pos = vf_add(at, vf_set(16.0f * (float)i));
-		v[i] = vf_mul(vf_load(s + 16 * i), vf_set(scale));
+		v[i] = vf_load(s + 16 * i);
+		if (kind == PAL__KV_INT16)
+			v[i] = vf_mul(v[i], vf_load(kv->k_scale + 16 * i));
+		v[i] = vf_mul(v[i], vf_set(kv->scale));
 		v[i] = vf_lt(low, pos, vf_lt(pos, high, v[i], none), none);
 	}
 	vf m = vf_max(vf_max(v[0], v[1]), vf_max(v[2], v[3]));
@@ -669,7 +700,9 @@ INLINE float weights(pal__attn_query *q, float scale, float s[PAL__ATTN_BLOCK])
 		vf pos = vf_add(at, vf_set(16.0f * (float)i)), zero = vf_set(0);
 		vf e = vf_exp(vf_sub(v[i], vf_set(max)));
 		v[i] = vf_lt(low, pos, vf_lt(pos, high, e, zero), zero);
-		vf_store(s + 16 * i, v[i]);
+		vf by_v =
+			kind == PAL__KV_INT16 ? vf_mul(v[i], vf_load(kv->v_scale + 16 * i)) : v[i];
+		vf_store(s + 16 * i, by_v);
 	}
 	float shrink = pal__exp(q->max - max);
 	float sum = fold_sum(vf_add(vf_add(vf_add(v[0], v[1]), v[2]), v[3]));
@@ -679,8 +712,8 @@ INLINE float weights(pal__attn_query *q, float scale, float s[PAL__ATTN_BLOCK])
 }
 
 /* acc of n queries += weights by V over positions [lo, hi), for `dims` vectors from d0. */
-INLINE void sum_v(const pal__attn_kv *kv, bool half, pal__attn_query *q, int n, size_t d0, int dims,
-		  int lo, int hi, float s[][PAL__ATTN_BLOCK])
+INLINE void sum_v(const pal__attn_kv *kv, pal__kv_kind kind, pal__attn_query *q, int n, size_t d0,
+		  int dims, int lo, int hi, float s[][PAL__ATTN_BLOCK])
 {
 	vf acc[16];
 	size_t stride = (kv->head_dim + 15) & ~(size_t)15;
@@ -689,7 +722,7 @@ INLINE void sum_v(const pal__attn_kv *kv, bool half, pal__attn_query *q, int n, 
 			acc[i * dims + d] = vf_load(q[i].acc + d0 + 16 * (size_t)d);
 	for (int j = lo; j < hi; j++)
 		for (int d = 0; d < dims; d++) {
-			vf v = kv_load(kv->v, half, (size_t)j * stride + d0 + 16 * (size_t)d);
+			vf v = kv_load(kv->v, kind, (size_t)j * stride + d0 + 16 * (size_t)d);
 			for (int i = 0; i < n; i++)
 				acc[i * dims + d] = vf_fma(vf_set(s[i][j]), v, acc[i * dims + d]);
 		}
@@ -698,23 +731,23 @@ INLINE void sum_v(const pal__attn_kv *kv, bool half, pal__attn_query *q, int n, 
 			vf_store(q[i].acc + d0 + 16 * (size_t)d, acc[i * dims + d]);
 }
 
-INLINE void sum_dims(const pal__attn_kv *kv, bool half, pal__attn_query *q, int n, int lo, int hi,
-		     float s[][PAL__ATTN_BLOCK])
+INLINE void sum_dims(const pal__attn_kv *kv, pal__kv_kind kind, pal__attn_query *q, int n, int lo,
+		     int hi, float s[][PAL__ATTN_BLOCK])
 {
 	size_t stride = (kv->head_dim + 15) & ~(size_t)15, d = 0;
 	const size_t step = 16 * ATTN_DIMS(n);
 	if (lo >= hi)
 		return;
 	for (; d + step <= stride; d += step)
-		sum_v(kv, half, q, n, d, ATTN_DIMS(n), lo, hi, s);
+		sum_v(kv, kind, q, n, d, ATTN_DIMS(n), lo, hi, s);
 	for (; d < stride; d += 16)
-		sum_v(kv, half, q, n, d, 1, lo, hi, s);
+		sum_v(kv, kind, q, n, d, 1, lo, hi, s);
 }
 
 /* A position that a query does not see must not touch its sum (its V may be NaN), so the
  * positions all of them see are done together, and the edges one query at a time: each
  * query's own order stays ascending. */
-INLINE void attn_n(const pal__attn_kv *kv, bool half, pal__attn_query *q, int n)
+INLINE void attn_n(const pal__attn_kv *kv, pal__kv_kind kind, pal__attn_query *q, int n)
 {
 	float s[PAL__ATTN_MAX_QUERIES][PAL__ATTN_BLOCK] = {{0}};
 	size_t stride = (kv->head_dim + 15) & ~(size_t)15;
@@ -728,46 +761,47 @@ INLINE void attn_n(const pal__attn_kv *kv, bool half, pal__attn_query *q, int n)
 	const int tiles = ATTN_TILES(n);
 	int t = first / PAL__ATTN_TILE, t_end = (last + PAL__ATTN_TILE - 1) / PAL__ATTN_TILE;
 	for (; t + tiles <= t_end; t += tiles)
-		dots(kv, half, q, n, t, tiles, s);
+		dots(kv, kind, q, n, t, tiles, s);
 	for (; t < t_end; t++)
-		dots(kv, half, q, n, t, 1, s);
+		dots(kv, kind, q, n, t, 1, s);
 	for (int i = 0; i < n; i++) {
-		float shrink = weights(&q[i], kv->scale, s[i]);
+		float shrink = weights(kv, kind, &q[i], s[i]);
 		for (size_t d = 0; d < stride; d += 16)
 			vf_store(q[i].acc + d, vf_mul(vf_load(q[i].acc + d), vf_set(shrink)));
 	}
 	if (hi <= lo) { /* nothing in common */
 		for (int i = 0; i < n; i++)
-			sum_dims(kv, half, &q[i], 1, q[i].lo, q[i].hi, &s[i]);
+			sum_dims(kv, kind, &q[i], 1, q[i].lo, q[i].hi, &s[i]);
 		return;
 	}
 	for (int i = 0; i < n; i++)
-		sum_dims(kv, half, &q[i], 1, q[i].lo, lo, &s[i]);
-	sum_dims(kv, half, q, n, lo, hi, s);
+		sum_dims(kv, kind, &q[i], 1, q[i].lo, lo, &s[i]);
+	sum_dims(kv, kind, q, n, lo, hi, s);
 	for (int i = 0; i < n; i++)
-		sum_dims(kv, half, &q[i], 1, hi, q[i].hi, &s[i]);
+		sum_dims(kv, kind, &q[i], 1, hi, q[i].hi, &s[i]);
+}
+
+INLINE void attn_kind(const pal__attn_kv *kv, pal__kv_kind kind, pal__attn_query *q, int n)
+{
+	for (; n >= 4; n -= 4, q += 4)
+		attn_n(kv, kind, q, 4);
+	for (; n >= 2; n -= 2, q += 2)
+		attn_n(kv, kind, q, 2);
+	if (n)
+		attn_n(kv, kind, q, 1);
 }
 
 static void attn(const pal__attn_kv *kv, pal__attn_query *q, int n)
 {
-	int at = 0;
-	for (; at + 4 <= n; at += 4) {
-		if (kv->half)
-			attn_n(kv, true, q + at, 4);
-		else
-			attn_n(kv, false, q + at, 4);
-	}
-	for (; at + 2 <= n; at += 2) {
-		if (kv->half)
-			attn_n(kv, true, q + at, 2);
-		else
-			attn_n(kv, false, q + at, 2);
-	}
-	if (at < n) {
-		if (kv->half)
-			attn_n(kv, true, q + at, 1);
-		else
-			attn_n(kv, false, q + at, 1);
+	switch (kv->kind) {
+	case PAL__KV_FLOAT:
+		attn_kind(kv, PAL__KV_FLOAT, q, n);
+		break;
+	case PAL__KV_HALF:
+		attn_kind(kv, PAL__KV_HALF, q, n);
+		break;
+	case PAL__KV_INT16:
+		attn_kind(kv, PAL__KV_INT16, q, n);
 	}
 }
 
@@ -795,4 +829,5 @@ const pal__kernels KERNELS = {
 	.attn = attn,
 	.attn_end = attn_end,
 	.to_half = to_half,
+	.to_int16 = to_int16,
 };

@@ -7,11 +7,16 @@
 
 static bool layout(pal__kv *kv, const pal__kv_shape *s, size_t *bytes)
 {
-	size_t element = s->half ? 2 : 4, stride = (s->head_dim + 15) & ~(size_t)15, layer, total;
+	size_t element = s->kind == PAL__KV_FLOAT ? 4 : 2,
+	       stride = (s->head_dim + 15) & ~(size_t)15, layer, total;
+	assert(s->head_dim <= PAL__KV_MAX_DIM);
 	*kv = (pal__kv){.shape = *s};
 	kv->n_blocks = ((size_t)s->n_ctx + PAL__ATTN_BLOCK - 1) / PAL__ATTN_BLOCK;
 	kv->k_bytes = pal__arena_need(s->head_dim * PAL__ATTN_BLOCK * element);
-	kv->head_bytes = kv->k_bytes + stride * PAL__ATTN_BLOCK * element;
+	kv->v_bytes = stride * PAL__ATTN_BLOCK * element;
+	kv->head_bytes = kv->k_bytes + kv->v_bytes;
+	if (s->kind == PAL__KV_INT16)
+		kv->head_bytes += 2 * PAL__ATTN_BLOCK * sizeof(float);
 	if (!pal__mul_size(kv->n_blocks, s->n_kv_heads * kv->head_bytes, &layer) ||
 	    !pal__mul_size(layer, s->n_layers, &total) || total > SIZE_MAX / 4)
 		return false;
@@ -43,29 +48,54 @@ static uint8_t *head_block(const pal__kv *kv, size_t layer, size_t head, int64_t
 	return kv->data + at * kv->head_bytes;
 }
 
+/* One head's block as what its bytes are. */
+typedef struct {
+	void *k, *v;
+	float *k_scale, *v_scale;
+} parts;
+
+static parts parts_of(const pal__kv *kv, size_t layer, size_t head, int64_t block)
+{
+	uint8_t *p = head_block(kv, layer, head, block);
+	parts b = {.k = p, .v = p + kv->k_bytes};
+	if (kv->shape.kind == PAL__KV_INT16) {
+		b.k_scale = (float *)(void *)(p + kv->k_bytes + kv->v_bytes);
+		b.v_scale = b.k_scale + PAL__ATTN_BLOCK;
+	}
+	return b;
+}
+
+/* Elements of 2 bytes: rounds x to `out`; returns the scale, where there is one. */
+static float round_to(const pal__kv *kv, const pal__kernels *kernels, const float *x, void *out)
+{
+	if (kv->shape.kind == PAL__KV_INT16)
+		return kernels->to_int16(x, kv->shape.head_dim, out);
+	kernels->to_half(x, kv->shape.head_dim, out);
+	return 1;
+}
+
 void pal__kv_store(pal__kv *kv, const pal__kernels *kernels, size_t layer, size_t head, int64_t pos,
 		   const float *k, const float *v)
 {
 	size_t hd = kv->shape.head_dim, stride = (hd + 15) & ~(size_t)15;
 	size_t place = (size_t)(pos % PAL__ATTN_BLOCK);
 	size_t tile = place / PAL__ATTN_TILE, lane = place % PAL__ATTN_TILE;
-	uint8_t *block = head_block(kv, layer, head, pos / PAL__ATTN_BLOCK);
 	size_t k_at = tile * hd * PAL__ATTN_TILE + lane, v_at = place * stride;
-	if (!kv->shape.half) {
-		float *kk = (float *)(void *)block, *vv = (float *)(void *)(block + kv->k_bytes);
+	parts b = parts_of(kv, layer, head, pos / PAL__ATTN_BLOCK);
+	if (kv->shape.kind == PAL__KV_FLOAT) {
 		for (size_t d = 0; d < hd; d++)
-			kk[k_at + d * PAL__ATTN_TILE] = k[d];
-		memcpy(vv + v_at, v, hd * sizeof *v);
+			((float *)b.k)[k_at + d * PAL__ATTN_TILE] = k[d];
+		memcpy((float *)b.v + v_at, v, hd * sizeof *v);
 		return;
 	}
-	uint16_t *kk = (uint16_t *)(void *)block, *vv = (uint16_t *)(void *)(block + kv->k_bytes);
-	kernels->to_half(v, hd, vv + v_at);
-	for (size_t d = 0; d < hd; d += PAL__ATTN_TILE) {
-		uint16_t part[PAL__ATTN_TILE];
-		size_t n = hd - d < PAL__ATTN_TILE ? hd - d : PAL__ATTN_TILE;
-		kernels->to_half(k + d, n, part);
-		for (size_t i = 0; i < n; i++)
-			kk[k_at + (d + i) * PAL__ATTN_TILE] = part[i];
+	uint16_t rounded[PAL__KV_MAX_DIM];
+	float k_scale = round_to(kv, kernels, k, rounded);
+	for (size_t d = 0; d < hd; d++)
+		((uint16_t *)b.k)[k_at + d * PAL__ATTN_TILE] = rounded[d];
+	float v_scale = round_to(kv, kernels, v, (uint16_t *)b.v + v_at);
+	if (b.k_scale) {
+		b.k_scale[place] = k_scale;
+		b.v_scale[place] = v_scale;
 	}
 }
 
@@ -92,9 +122,11 @@ void pal__kv_range(const pal__kv *kv, int64_t pos, int64_t window, int64_t block
 
 pal__attn_kv pal__kv_block(const pal__kv *kv, size_t layer, size_t head, int64_t block)
 {
-	const uint8_t *p = head_block(kv, layer, head, block);
-	return (pal__attn_kv){.k = p,
-			      .v = p + kv->k_bytes,
-			      .half = kv->shape.half,
+	parts b = parts_of(kv, layer, head, block);
+	return (pal__attn_kv){.k = b.k,
+			      .v = b.v,
+			      .k_scale = b.k_scale,
+			      .v_scale = b.v_scale,
+			      .kind = kv->shape.kind,
 			      .head_dim = kv->shape.head_dim};
 }

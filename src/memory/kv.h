@@ -9,6 +9,8 @@
  *    layout of kernels/kernels.h. So what a query sees of a block is a range of places
  *    that depends on the query's position alone, and never on how calls were grouped.
  *  - Blocks are visited in ascending order, which is the order of the softmax's sums.
+ *  - int16 elements have a scale for each position of each head: as many bytes as halves
+ *    and some, a tenth of their error, and no overflow (docs/adr).
  *  - All bytes come from the session's arena and are fixed when it opens (contract C1).
  *  - Positions beyond `length` may hold anything; nobody sees them.
  */
@@ -18,16 +20,19 @@
 #include "base/mem.h"
 #include "kernels/kernels.h"
 
+#define PAL__KV_MAX_DIM 1024 /* of a head */
+
 typedef struct {
 	size_t n_layers, n_kv_heads, head_dim;
 	int64_t n_ctx; /* positions to make room for, at least 1 */
-	bool half;     /* IEEE halves, else float */
+	pal__kv_kind kind;
 } pal__kv_shape;
 
 typedef struct {
 	pal__kv_shape shape;
-	size_t n_blocks, k_bytes, head_bytes; /* of a layer; of a head's block: K, and K and V */
-	uint8_t *data;                        /* [n_layers][n_blocks][n_kv_heads][head_bytes] */
+	size_t n_blocks;                     /* of a layer */
+	size_t k_bytes, v_bytes, head_bytes; /* of a head's block; in all, with scales */
+	uint8_t *data;                       /* [n_layers][n_blocks][n_kv_heads][head_bytes] */
 } pal__kv;
 
 /* Bytes of the arena that pal__kv_init takes; false: they do not fit a size_t. */
@@ -36,7 +41,7 @@ bool pal__kv_need(const pal__kv_shape *shape, size_t *bytes);
 /* The arena must have room for pal__kv_need() bytes. */
 void pal__kv_init(pal__kv *kv, const pal__kv_shape *shape, pal__arena *arena);
 
-/* Stores one head's k and v [head_dim] of position pos, rounded if the memory is half. */
+/* Stores one head's k and v [head_dim] of position pos, rounded as the kind asks. */
 void pal__kv_store(pal__kv *kv, const pal__kernels *kernels, size_t layer, size_t head, int64_t pos,
 		   const float *k, const float *v);
 

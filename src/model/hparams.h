@@ -12,7 +12,7 @@
 #define PAL__MAX_EMBD (1 << 17) /* n_embd, n_heads * head_dim */
 #define PAL__MAX_FF (1 << 20)
 #define PAL__MAX_HEADS 1024
-#define PAL__MAX_HEAD_DIM 1024
+#define PAL__MAX_HEAD_DIM 1024 /* memory/kv.h's, too */
 
 typedef enum { PAL__QWEN3, PAL__QWEN2, PAL__LLAMA, PAL__GEMMA3 } pal__arch;
 

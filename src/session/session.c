@@ -24,11 +24,13 @@ static pal_status measure(const pal_model *m, const pal_session_options *options
 	if (n.n_batch < 1 || n.n_batch > PAL_MAX_BATCH)
 		return pal__fail(err, PAL_EINVAL, "a batch of %d tokens: 1 to %d are possible",
 				 n.n_batch, PAL_MAX_BATCH);
-	if (o->kv_type != PAL_KV_F16 && o->kv_type != PAL_KV_F32)
+	if (o->kv_type != PAL_KV_I16 && o->kv_type != PAL_KV_F16 && o->kv_type != PAL_KV_F32)
 		return pal__fail(err, PAL_EINVAL, "K/V type %d is not known", (int)o->kv_type);
 	n.n_batch = n_ctx < n.n_batch ? (int)n_ctx : n.n_batch;
 	n.kv = (pal__kv_shape){h->n_layers, h->n_kv_heads, h->head_dim, n_ctx,
-			       o->kv_type == PAL_KV_F16};
+			       o->kv_type == PAL_KV_I16   ? PAL__KV_INT16
+			       : o->kv_type == PAL_KV_F16 ? PAL__KV_HALF
+							  : PAL__KV_FLOAT};
 	size_t parts[] = {(size_t)n_ctx * sizeof(int32_t), h->n_vocab * sizeof(float),
 			  (size_t)n.n_batch * sizeof(pal__row)};
 	bool fits = pal__kv_need(&n.kv, &n.kv_bytes) && pal__scratch_need(m, n.n_batch, &n.other);

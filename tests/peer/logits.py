@@ -8,9 +8,10 @@ tokens. The error of an engine is the RMS difference to tests/tools/oracle.py in
 logits' standard deviation. Bars:
 
   F32, F16, BF16 weights, f32 K/V    at most 1e-5
-  F32, F16, BF16 weights, f16 K/V    at most 3e-4, or what rounding K and V to half floats alone
+  F32, F16, BF16 weights, i16 K/V    at most 3e-4 (16 bits a value, the default)
+  the same with f16 K/V              at most 3e-4, or what rounding K and V to half floats alone
                                      costs on that model (column "floor"; at most 2 % above it)
-  other weights, f16 K/V             at most llama.cpp's error in the same run
+  other weights, i16 K/V             at most llama.cpp's error in the same run
   greedy, 64 tokens, F32 weights     llama.cpp's tokens
 
 Greedy prompts are those where the oracle's best token leads by far more than either engine's
@@ -47,7 +48,8 @@ COARSE_BAR = 0.1         # what no right reading of a quantised model exceeds
 PEER_BAR = 1e-3          # between llama.cpp and the oracle with half-float K/V, F32 weights
 LAYOUT_BAR = 1e-4        # the same where only the embedding is quantised
 LEAD, GREEDY, PROMPT = 4e-3, 64, 32
-PAIRS = (("pal f32", "pal_f32"), ("pal f16", "pal_f16"), ("peer", "peer"), ("floor", "floor"))
+PAIRS = (("pal f32", "pal_f32"), ("pal i16", "pal_i16"), ("pal f16", "pal_f16"),
+         ("peer", "peer"), ("floor", "floor"))
 
 
 def find_peer(given):
@@ -113,7 +115,7 @@ def engines(args, path, ids, exact):
     """{name: error} of pal and the peer for one model."""
     out = {}
     if args.pal != "-":
-        for kv in ("f32", "f16"):
+        for kv in ("f32", "i16", "f16"):
             raw = harness.run([args.pal, "logits", path, "-t", "2", "--kv-type", kv], ids)
             out["pal_" + kv] = oracle.error(harness.rows(raw, len(ids), "pal"), exact)
     if args.peer:  # one thread: its spinning threads stall each other on busy cores
@@ -196,18 +198,20 @@ def number(x):
 def judge_pal(tap, row, no_peer):
     name = row["name"]
     exact, half, floor = row["pal_f32"], row["pal_f16"], row.get("floor")
+    default = row["pal_i16"]
     again = f"{row['spec']} ({row['file']}; --keep DIR keeps it)"
     if row["float"]:
         tap.check(exact <= EXACT_BAR, f"{name}: f32 K/V {exact:.2e} <= {EXACT_BAR:.0e}", again)
+        tap.check(default <= HALF_BAR, f"{name}: i16 K/V {default:.2e} <= {HALF_BAR:.0e}", again)
         bar = max(HALF_BAR, floor * FLOOR_SLACK)
         what = f"{HALF_BAR:.0e}" if bar == HALF_BAR else f"rounding K/V alone, {floor:.2e} + 2 %"
         tap.check(half <= bar, f"{name}: f16 K/V {half:.2e} <= {what}", again)
     elif no_peer:
-        tap.check(half <= COARSE_BAR, f"{name}: error {half:.2e} <= {COARSE_BAR}", again)
+        tap.check(default <= COARSE_BAR, f"{name}: error {default:.2e} <= {COARSE_BAR}", again)
         tap.skip(f"{name}: no worse than llama.cpp", no_peer)
     else:
         peer = row["peer"]
-        tap.check(half <= peer, f"{name}: error {half:.2e} <= llama.cpp's {peer:.2e}", again)
+        tap.check(default <= peer, f"{name}: error {default:.2e} <= llama.cpp's {peer:.2e}", again)
     g = row.get("greedy")
     if g:
         tap.check(g["equal"], f"{name}: {GREEDY} greedy tokens equal llama.cpp's",
@@ -235,7 +239,7 @@ def show(tap, rows):
         if "failed" in row:
             tap.note(f"{row['name']:<28} failed")
             continue
-        pal, peer = row.get("pal_f16"), row.get("peer")
+        pal, peer = row.get("pal_i16"), row.get("peer")
         ratio = f"{pal / peer:11.3f}" if pal is not None and peer else ""
         tap.note(f"{row['name']:<28}" + "".join(" " + number(row.get(key)) for _, key in PAIRS) + ratio)
 

@@ -57,7 +57,7 @@ class Round:
         self.rng = np.random.default_rng([seed, 11])
         n = int(self.rng.integers(40, 101))
         self.ids = self.rng.integers(0, self.spec.vocab, n)
-        self.kv = ("f16", "f32")[int(self.rng.integers(2))]
+        self.kv = ("i16", "f16", "f32")[int(self.rng.integers(3))]
 
     def variants(self, sets):
         """Options to compare: each axis alone, then random combinations."""

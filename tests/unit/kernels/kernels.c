@@ -238,6 +238,14 @@ static bool test_vectors(const pal__kernels *k, bool hostile)
 		b[i] = pal__half_float(hb[i]);
 	}
 	good = same(a, b, n, "to_half") && good;
+	int16_t *ia = (int16_t *)ha, *ib = (int16_t *)hb;
+	float da = r->to_int16(x, n, ia), db = k->to_int16(x, n, ib);
+	for (size_t i = 0; i < n; i++) {
+		a[i] = ia[i];
+		b[i] = ib[i];
+		good = good && (!hostile ? fabsf(a[i] * da - x[i]) <= da * 0.51f : true);
+	}
+	good = same(a, b, n, "to_int16") && same(&da, &db, 1, "to_int16's scale") && good;
 	give(x, bytes), give(w, bytes), give(a, bytes), give(b, bytes), give(ha, bytes),
 		give(hb, bytes);
 	return good;
@@ -245,18 +253,20 @@ static bool test_vectors(const pal__kernels *k, bool hostile)
 
 /* --- attention --------------------------------------------------------------------- */
 
-static void fill_kv(void *p, size_t n, bool half, bool hostile)
+static void fill_kv(void *p, size_t n, pal__kv_kind kind, bool hostile)
 {
 	for (size_t i = 0; i < n; i++) {
 		float v = number(hostile && below(20) == 0);
-		if (half)
+		if (kind == PAL__KV_INT16)
+			((int16_t *)p)[i] = (int16_t)rnd();
+		else if (kind == PAL__KV_HALF)
 			((uint16_t *)p)[i] = pal__float_half(v);
 		else
 			((float *)p)[i] = v;
 	}
 }
 
-static bool test_attn(const pal__kernels *k, bool half, bool hostile)
+static bool test_attn(const pal__kernels *k, pal__kv_kind kind, bool hostile)
 {
 	size_t hd = below(4) ? 16 * (1 + below(16)) : 1 + below(100), stride = (hd + 15) / 16 * 16;
 	size_t k_n = hd * PAL__ATTN_BLOCK, v_n = stride * PAL__ATTN_BLOCK;
@@ -273,10 +283,14 @@ static bool test_attn(const pal__kernels *k, bool half, bool hostile)
 		b[i].acc = acc + (size_t)(4 + i) * stride;
 	}
 	bool good = true;
+	float scales[128];
 	for (int block = 0; block < 3; block++) {
-		pal__attn_kv kv = {kk, vv, half, hd, 0.125f * (float)(1 + below(8))};
-		fill_kv(kk, k_n, half, hostile);
-		fill_kv(vv, v_n, half, hostile);
+		pal__attn_kv kv = {
+			kk, vv, scales, scales + 64, kind, hd, 0.125f * (float)(1 + below(8))};
+		for (int i = 0; i < 128; i++)
+			scales[i] = number(hostile) * 0x1p-15f;
+		fill_kv(kk, k_n, kind, hostile);
+		fill_kv(vv, v_n, kind, hostile);
 		for (int i = 0; i < n; i++) {
 			a[i].lo = causal ? 0 : (int)below(PAL__ATTN_BLOCK);
 			int most = PAL__ATTN_BLOCK - a[i].lo;
@@ -389,7 +403,7 @@ static void test_isa(const pal__kernels *k, int rounds)
 	for (int i = 0; i < 4 * rounds && vectors; i++)
 		vectors = test_vectors(k, i % 2);
 	for (int i = 0; i < 4 * rounds && attention; i++)
-		attention = test_attn(k, i % 2, i / 2 % 2);
+		attention = test_attn(k, (pal__kv_kind)(i % 3), i / 3 % 2);
 	report(vectors, k->name, "vectors", "");
 	report(attention, k->name, "attention", "");
 }
