@@ -79,7 +79,7 @@ def describe(c, kind, parameters):
     m = Metadata()
     m.text("general.architecture", "qwen3")
     m.text("general.type", "model")
-    m.text("general.name", f"palimpsest {parameters // 10**6}M")
+    m.text("general.name", f"palimpsest {round(parameters / 1e6)}M")
     m.text("general.description", "A small demonstration model, trained on free software "
            "documentation. It writes sentences, not facts.")
     m.text("general.license", "mit")
