@@ -111,12 +111,6 @@ OP vi vi_load(const void *p)
 	const __m256i *q = p;
 	return (vi){_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1)};
 }
-OP void vi_store(void *p, vi v)
-{
-	__m256i *q = p;
-	_mm256_storeu_si256(q, v.a);
-	_mm256_storeu_si256(q + 1, v.b);
-}
 OP vi vi_set(int32_t x)
 {
 	return (vi){_mm256_set1_epi32(x), _mm256_set1_epi32(x)};

@@ -86,10 +86,6 @@ OP vi vi_load(const void *p)
 {
 	return _mm512_loadu_si512(p);
 }
-OP void vi_store(void *p, vi v)
-{
-	_mm512_storeu_si512(p, v);
-}
 OP vi vi_set(int32_t x)
 {
 	return _mm512_set1_epi32(x);

@@ -123,10 +123,6 @@ OP vi vi_load(const void *p)
 {
 	return vld1q_u32_x4(p);
 }
-OP void vi_store(void *p, vi v)
-{
-	vst1q_u32_x4(p, v);
-}
 #define E(i) vdupq_n_u32((uint32_t)x)
 OP vi vi_set(int32_t x)
 {
