@@ -62,6 +62,8 @@ pal_status pal_session_open(pal_model *model, const pal_session_options *options
 	pal_status status = measure(model, options, &n, err);
 	if (status != PAL_OK)
 		return status;
+	if (model->no_weights)
+		return pal__fail(err, PAL_EINVAL, "%s was opened without its weights", model->path);
 	size_t bytes;
 	if (!pal__add_size(n.kv_bytes, n.other, &bytes))
 		return pal__fail(err, PAL_ELIMIT, "the session is too large for this machine");

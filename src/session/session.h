@@ -5,7 +5,7 @@
  *    while has_logits.
  *  - All memory is one arena, allocated when the session opens (contract C1).
  *  - The log grows only by tokens that were computed: an append that fails leaves the
- *    session as it was.
+ *    session as it was, its last logits too.
  */
 #ifndef PAL_SESSION_SESSION_H
 #define PAL_SESSION_SESSION_H
@@ -19,9 +19,10 @@ struct pal_session {
 	pal__arena arena;
 	pal__kv kv;
 	pal__scratch scratch;
-	pal__row *rows; /* [n_batch] */
-	int32_t *log;   /* [n_ctx] */
-	float *logits;  /* [n_vocab] */
+	pal__row *rows;     /* [n_batch] */
+	int32_t *log;       /* [n_ctx] */
+	float *logits;      /* [n_vocab] */
+	float *next_logits; /* [n_vocab] those of an append under way; then the two change places */
 	bool has_logits;
 };
 
