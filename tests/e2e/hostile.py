@@ -339,6 +339,22 @@ class Hostile:
             self.tap.check(done.returncode == 0 and len(logits) == 3 * 264
                            and np.isfinite(logits).all(), f"{arch}: valid", done.stderr.decode())
 
+    def vectors(self):
+        """Norms and biases may be halves, too: the same logits as their values in F32."""
+        for arch in mkmodel.ARCHS:
+            for type_name in ("f16", "bf16"):
+                halves, floats = Draft(arch), Draft(arch)
+                for name, size, _, raw in list(halves.table):
+                    if len(size) == 1 and name != "rope_freqs.weight":
+                        rounded = quants.encode(type_name, np.frombuffer(raw, "<f4"))
+                        values = quants.dequantize(type_name, np.frombuffer(rounded, np.uint8))
+                        halves.put(name, size, type_name, rounded)
+                        floats.floats(name, values.reshape(-1))
+                one, two = (self.run("logits", d.save(self.path(n)))
+                            for d, n in ((halves, "halves.gguf"), (floats, "floats.gguf")))
+                self.tap.check(one.stdout and one.stdout == two.stdout,
+                               f"{arch}: vectors are {type_name}", one.stderr.decode())
+
     def not_numbers(self):
         """Matrices of NaN or infinity: logits are NaN, and greedy still picks a token."""
         for arch in mkmodel.ARCHS:
@@ -437,6 +453,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         h = Hostile(os.path.abspath(sys.argv[1]), folder)
         h.valid()
+        h.vectors()
         h.variants(SIZES + NUMBERS + YARN + TENSORS)
         h.variants(NOT_GGUF, gguf_level=True)
         h.not_numbers()

@@ -1,0 +1,207 @@
+#include "memory/kv.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kernels/half.h"
+
+static const pal__kv_kind kinds[] = {PAL__KV_FLOAT, PAL__KV_HALF, PAL__KV_INT16};
+
+static void open_kv(pal__kv *kv, pal__arena *arena, const pal__kv_shape *shape)
+{
+	size_t bytes;
+	assert_true(pal__kv_need(shape, &bytes));
+	assert_int_equal(pal__arena_init(arena, bytes, "K/V", NULL), PAL_OK);
+	pal__kv_init(kv, shape, arena);
+	assert_int_equal(arena->used, bytes);
+}
+
+/* --- what a query sees ----------------------------------------------------------- */
+
+static void ranges(void **state)
+{
+	static const int64_t windows[] = {0, 1, 2, 15, 63, 64, 65, 128, 199, 200, 5000};
+	const pal__kv_shape shape = {1, 1, 16, 300, PAL__KV_FLOAT};
+	pal__kv kv;
+	pal__arena arena;
+	(void)state;
+	open_kv(&kv, &arena, &shape);
+	for (size_t w = 0; w < sizeof windows / sizeof windows[0]; w++)
+		for (int64_t pos = 0; pos < shape.n_ctx; pos++) {
+			int64_t window = windows[w], first, end, next = -1, seen = 0;
+			pal__kv_blocks(&kv, pos, window, &first, &end);
+			assert_true(first >= 0 && first < end);
+			for (int64_t b = first; b < end; b++) {
+				int lo, hi;
+				pal__kv_range(&kv, pos, window, b, &lo, &hi);
+				assert_true(lo >= 0 && lo < hi && hi <= PAL__ATTN_BLOCK);
+				int64_t from = b * PAL__ATTN_BLOCK + lo;
+				assert_true(next < 0 || from == next); /* no gaps */
+				next = b * PAL__ATTN_BLOCK + hi;
+				seen += hi - lo;
+			}
+			/* Its own position last, and as many as the window and the log allow. */
+			assert_int_equal(next, pos + 1);
+			assert_int_equal(seen, window && window < pos + 1 ? window : pos + 1);
+		}
+	pal__arena_free(&arena);
+}
+
+static void needs(void **state)
+{
+	size_t one, two, bytes;
+	(void)state;
+	for (int k = 0; k < 3; k++) {
+		pal__kv_shape shape = {3, 2, 48, 64, kinds[k]};
+		assert_true(pal__kv_need(&shape, &one));
+		/* K and V, two scales a position for int16. */
+		size_t element = kinds[k] == PAL__KV_FLOAT ? 4 : 2;
+		size_t scales = kinds[k] == PAL__KV_INT16 ? 8 : 0;
+		assert_int_equal(one, 3 * 2 * 64 * (2 * 48 * element + scales));
+		shape.n_ctx = 65; /* another block */
+		assert_true(pal__kv_need(&shape, &two));
+		assert_int_equal(two, 2 * one);
+		shape.n_ctx = 1;
+		assert_true(pal__kv_need(&shape, &two));
+		assert_int_equal(two, one);
+	}
+	const pal__kv_shape most = {SIZE_MAX / 1000, 1024, 1024, PAL_MAX_CONTEXT, PAL__KV_FLOAT};
+	assert_false(pal__kv_need(&most, &bytes));
+}
+
+/* --- what is stored ---------------------------------------------------------------- */
+
+static float value(size_t layer, size_t head, int64_t pos, size_t d, int which)
+{
+	uint32_t u = (uint32_t)(layer * 7 + head * 131 + (size_t)pos * 1031 + d * 65537) +
+		     (uint32_t)which * 77777;
+	u = u * 2654435761u;
+	return ((float)(int32_t)u) * 0x1p-30f;
+}
+
+static float element(const pal__attn_kv *b, const void *data, const float *scale, size_t place,
+		     size_t at)
+{
+	switch (b->kind) {
+	case PAL__KV_FLOAT:
+		return ((const float *)data)[at];
+	case PAL__KV_HALF:
+		return pal__half_float(((const uint16_t *)data)[at]);
+	default:
+		return (float)((const int16_t *)data)[at] * scale[place];
+	}
+}
+
+/* What storing x may change: nothing, to a half, or half a step of the largest / 32767
+ * (and some: the product with 1 / d is rounded too). */
+static void close_enough(pal__kv_kind kind, float got, float x, float largest)
+{
+	float error = __builtin_fabsf(got - x);
+	if (kind == PAL__KV_FLOAT)
+		assert_true(got == x);
+	else if (kind == PAL__KV_HALF)
+		assert_true(got == pal__half_float(pal__float_half(x)));
+	else if (error > 0.51f * largest / 32767)
+		fail_msg("%a became %a", (double)x, (double)got);
+}
+
+static void check_head(const pal__kv *kv, size_t layer, size_t head, int64_t pos)
+{
+	size_t hd = kv->shape.head_dim, stride = (hd + 15) & ~(size_t)15;
+	size_t place = (size_t)pos % PAL__ATTN_BLOCK;
+	pal__attn_kv b = pal__kv_block(kv, layer, head, pos / PAL__ATTN_BLOCK);
+	float k_max = 0, v_max = 0;
+	assert_true(b.kind == kv->shape.kind && b.head_dim == hd);
+	for (size_t d = 0; d < hd; d++) {
+		k_max = __builtin_fmaxf(k_max, __builtin_fabsf(value(layer, head, pos, d, 0)));
+		v_max = __builtin_fmaxf(v_max, __builtin_fabsf(value(layer, head, pos, d, 1)));
+	}
+	for (size_t d = 0; d < hd; d++) {
+		float k =
+			element(&b, b.k, b.k_scale, place, (place / 16 * hd + d) * 16 + place % 16);
+		float v = element(&b, b.v, b.v_scale, place, place * stride + d);
+		close_enough(b.kind, k, value(layer, head, pos, d, 0), k_max);
+		close_enough(b.kind, v, value(layer, head, pos, d, 1), v_max);
+	}
+	for (size_t d = hd; d < stride; d++) /* padding is zero */
+		assert_true(element(&b, b.v, b.v_scale, place, place * stride + d) == 0);
+}
+
+static void store_head(pal__kv *kv, const pal__kernels *kernels, size_t layer, size_t head,
+		       int64_t pos)
+{
+	float k[128], v[128];
+	for (size_t d = 0; d < kv->shape.head_dim; d++) {
+		k[d] = value(layer, head, pos, d, 0);
+		v[d] = value(layer, head, pos, d, 1);
+	}
+	pal__kv_store(kv, kernels, layer, head, pos, k, v);
+}
+
+/* Every position of every head, in a scattered order, on both sides of block edges; then each
+ * is still what it was stored as. */
+static void stores(void **state)
+{
+	static const size_t dims[] = {2, 16, 18, 40, 80, 128};
+	static const char *const isas[] = {"scalar", NULL};
+	(void)state;
+	for (int k = 0; k < 3; k++)
+		for (size_t i = 0; i < sizeof dims / sizeof dims[0]; i++)
+			for (int isa = 0; isa < 2; isa++) {
+				const pal__kv_shape shape = {2, 3, dims[i], 131, kinds[k]};
+				const pal__kernels *kernels;
+				pal__kv kv;
+				pal__arena arena;
+				assert_int_equal(pal__kernels_choose(isas[isa], &kernels, NULL), 0);
+				open_kv(&kv, &arena, &shape);
+				for (size_t n = 0; n < 2 * 3 * 131; n++) {
+					size_t at =
+						n * 77 % (2 * 3 * 131); /* 77: no common factor */
+					store_head(&kv, kernels, at % 2, at / 2 % 3,
+						   (int64_t)(at / 6));
+				}
+				for (size_t at = 0; at < 2 * 3 * 131; at++)
+					check_head(&kv, at % 2, at / 2 % 3, (int64_t)(at / 6));
+				pal__arena_free(&arena);
+			}
+}
+
+/* What a later token at the same position stores replaces all of what was there. */
+static void again(void **state)
+{
+	(void)state;
+	for (int k = 0; k < 3; k++) {
+		const pal__kv_shape shape = {1, 1, 24, 100, kinds[k]};
+		const pal__kernels *kernels;
+		pal__kv kv, fresh;
+		pal__arena arena, other;
+		float large[24];
+		for (int d = 0; d < 24; d++)
+			large[d] = 1000.0f + (float)d;
+		assert_int_equal(pal__kernels_choose(NULL, &kernels, NULL), 0);
+		open_kv(&kv, &arena, &shape);
+		open_kv(&fresh, &other, &shape);
+		for (int64_t pos = 60; pos < 70; pos++) {
+			pal__kv_store(&kv, kernels, 0, 0, pos, large, large);
+			store_head(&kv, kernels, 0, 0, pos);
+			store_head(&fresh, kernels, 0, 0, pos);
+		}
+		assert_memory_equal(arena.base, other.base, arena.size);
+		pal__arena_free(&arena);
+		pal__arena_free(&other);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(ranges),
+		cmocka_unit_test(needs),
+		cmocka_unit_test(stores),
+		cmocka_unit_test(again),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
