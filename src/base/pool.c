@@ -10,9 +10,9 @@
 
 #include "base/mem.h"
 
-/* About 20 microseconds: longer than the serial work between two loops of a forward
- * pass, far shorter than a scheduler's time slice. */
-#define SPINS 2000
+/* Some 3 to 30 microseconds, as long as the CPU's pause takes: longer than the serial work
+ * between two loops of a forward pass, far shorter than a scheduler's time slice. */
+#define SPINS 600
 
 struct worker {
 	pthread_t thread;

@@ -52,8 +52,9 @@ static void find_memory(const char *path, struct memory *m)
 {
 	pal_model *model;
 	*m = (struct memory){0};
-	engine.quiet = true;
-	if (pal__engine_model(&engine, path, &model, NULL, &m->err))
+	const pal_model_options measure = {
+		.n_threads = (int)engine.threads, .isa = engine.isa, .no_weights = true};
+	if (pal_model_open(path, &measure, &model, &m->err))
 		return;
 	ask(model, m);
 	m->info.arch = m->info.name = m->info.isa = NULL; /* they go with the model */

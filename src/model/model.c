@@ -31,6 +31,7 @@ static pal_status copy_texts(pal_model *m, const char *path, const pal__gguf *g,
 static pal_status open_from(pal_model *m, const char *path, const pal_model_options *o,
 			    const pal__gguf *g, pal_error *err)
 {
+	m->no_weights = o->no_weights;
 	pal_status s = pal__kernels_choose(o->isa, &m->kernels, err);
 	if (s == PAL_OK)
 		s = copy_texts(m, path, g, err);

@@ -29,7 +29,7 @@ struct pal_model {
 	pal__pool *pool;
 	pal__tokenizer *tokenizer;
 	pal__matrix embd, output; /* output.data is embd.data when tied */
-	bool tied;
+	bool tied, no_weights;          /* no_weights: matrices have shapes, but no data */
 	float *output_norm; /* [n_embd] */
 	pal__layer *layers; /* [h.n_layers] */
 	char *name, *path;

@@ -80,8 +80,9 @@ static pal_status plan_matrix(loader *l, const char *name, size_t cols, size_t r
 	if (!pal__matrix_shape(&shape, t->type, rows, cols))
 		return pal__fail(l->err, PAL_ELIMIT, "%s: tensor %s is too large for this machine",
 				 l->g->path, name);
-	shape.data = pal__alloc_aligned(pal__matrix_bytes(&shape));
-	if (!shape.data)
+	if (!l->model->no_weights)
+		shape.data = pal__alloc_aligned(pal__matrix_bytes(&shape));
+	if (!shape.data && !l->model->no_weights)
 		return pal__fail_memory(l->err, name, pal__matrix_bytes(&shape));
 	*m = shape;
 	size_t tiles = ITEM_BYTES / shape.tile_bytes + 1;
@@ -291,7 +292,7 @@ pal_status pal__weights_load(pal_model *m, const pal__gguf *g, pal_progress prog
 	m->layers = pal__calloc(m->h.n_layers, sizeof *m->layers);
 	pal_status s = l.taken && m->layers ? plan(&l) : pal__fail_memory(err, "the layers", n);
 	if (s == PAL_OK)
-		s = pack(&l);
+		s = m->no_weights ? pal__gguf_shrunk(g, err) : pack(&l);
 	pal__free(l.taken);
 	pal__free(l.jobs);
 	pal__free(l.map_q);
