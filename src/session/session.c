@@ -31,10 +31,11 @@ static pal_status measure(const pal_model *m, const pal_session_options *options
 			       o->kv_type == PAL_KV_I16   ? PAL__KV_INT16
 			       : o->kv_type == PAL_KV_F16 ? PAL__KV_HALF
 							  : PAL__KV_FLOAT};
-	size_t parts[] = {(size_t)n_ctx * sizeof(int32_t), h->n_vocab * sizeof(float),
+	size_t row = h->n_vocab * sizeof(float);
+	size_t parts[] = {(size_t)n_ctx * sizeof(int32_t), row, row,
 			  (size_t)n.n_batch * sizeof(pal__row)};
 	bool fits = pal__kv_need(&n.kv, &n.kv_bytes) && pal__scratch_need(m, n.n_batch, &n.other);
-	for (size_t i = 0; fits && i < 3; i++)
+	for (size_t i = 0; fits && i < sizeof parts / sizeof parts[0]; i++)
 		fits = pal__add_size(n.other, pal__arena_need(parts[i]), &n.other);
 	if (!fits)
 		return pal__fail(err, PAL_ELIMIT, "a context of %lld tokens is too large",
@@ -82,6 +83,7 @@ pal_status pal_session_open(pal_model *model, const pal_session_options *options
 	pal__scratch_init(&s->scratch, model, n.n_batch, &s->arena);
 	s->log = pal__arena_take(&s->arena, (size_t)s->n_ctx * sizeof *s->log);
 	s->logits = pal__arena_take(&s->arena, model->h.n_vocab * sizeof *s->logits);
+	s->next_logits = pal__arena_take(&s->arena, model->h.n_vocab * sizeof *s->logits);
 	s->rows = pal__arena_take(&s->arena, (size_t)s->n_batch * sizeof *s->rows);
 	*out = s;
 	return PAL_OK;
@@ -143,23 +145,23 @@ pal_status pal_session_append(pal_session *s, const int32_t *ids, size_t n, floa
 		for (size_t i = 0; i < m; i++) {
 			float *to = logits ? logits + (done + i) * n_vocab : NULL;
 			if (!logits && done + i + 1 == n)
-				to = s->logits;
+				to = s->next_logits;
 			s->rows[i] = (pal__row){ids[done + i], s->length + (int64_t)(done + i),
 						&s->kv, to};
 		}
 		pal__forward(s->model, &s->scratch, s->rows, (int)m);
 		done += m;
-		if (progress && !progress(user, done, n)) {
-			/* The last batch may have written over the logits of the old end. */
-			s->has_logits = s->has_logits && (logits || done < n);
+		if (progress && !progress(user, done, n))
 			return pal__fail(err, PAL_ECANCELLED, "cancelled after %zu of %zu tokens",
 					 done, n);
-		}
 	}
 	memcpy(s->log + s->length, ids, n * sizeof *ids);
 	s->length += (int64_t)n;
 	if (logits)
-		memcpy(s->logits, logits + (n - 1) * n_vocab, n_vocab * sizeof *logits);
+		memcpy(s->next_logits, logits + (n - 1) * n_vocab, n_vocab * sizeof *logits);
+	float *before = s->logits;
+	s->logits = s->next_logits;
+	s->next_logits = before;
 	s->has_logits = true;
 	return PAL_OK;
 }
