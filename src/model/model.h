@@ -29,9 +29,9 @@ struct pal_model {
 	pal__pool *pool;
 	pal__tokenizer *tokenizer;
 	pal__matrix embd, output; /* output.data is embd.data when tied */
-	bool tied, no_weights;          /* no_weights: matrices have shapes, but no data */
-	float *output_norm; /* [n_embd] */
-	pal__layer *layers; /* [h.n_layers] */
+	bool tied, no_weights;    /* no_weights: matrices have shapes, but no data */
+	float *output_norm;       /* [n_embd] */
+	pal__layer *layers;       /* [h.n_layers] */
 	char *name, *path;
 	const char *chat_family; /* of tokenizer.chat_template; NULL: none or unknown */
 	bool has_chat_template;
