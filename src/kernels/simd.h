@@ -502,13 +502,12 @@ INLINE void matmul_floats(pal__type type, const pal__matrix *w, size_t tile0, si
 	{                                                                        \
 		matmul_floats(PAL__##T, w, tile0, tile1, x, y, ldy);             \
 	}
-#define EACH_TYPE(QUANT, FLOAT)                                                             \
-	FLOAT(F32)                                                                          \
-	FLOAT(F16)                                                                          \
-	FLOAT(BF16)                                                                         \
-	QUANT(Q4_0)                                                                         \
-	QUANT(Q4_1) QUANT(Q5_0) QUANT(Q5_1) QUANT(Q8_0) QUANT(Q2_K) QUANT(Q3_K) QUANT(Q4_K) \
-		QUANT(Q5_K) QUANT(Q6_K) QUANT(IQ4_NL) QUANT(IQ4_XS)
+/* clang-format off */
+#define EACH_TYPE(QUANT, FLOAT)                                                                    \
+	FLOAT(F32) FLOAT(F16) FLOAT(BF16) QUANT(Q4_0) QUANT(Q4_1) QUANT(Q5_0) QUANT(Q5_1)          \
+	QUANT(Q8_0) QUANT(Q2_K) QUANT(Q3_K) QUANT(Q4_K) QUANT(Q5_K) QUANT(Q6_K) QUANT(IQ4_NL)      \
+	QUANT(IQ4_XS)
+/* clang-format on */
 
 EACH_TYPE(QUANT_MATMUL, FLOAT_MATMUL)
 

@@ -342,8 +342,11 @@ class Inspect(Case):
         per_token = small["memory"]["kv_bytes_per_token"]
         grown = large["memory"]["kv_bytes"] - small["memory"]["kv_bytes"]
         self.assertAlmostEqual(grown / 2000 / per_token, 1, delta=0.1)
-        f32 = json.loads(self.good("inspect", MODEL, "--json", "--kv-type", "f32"))
-        self.assertEqual(f32["memory"]["kv_bytes_per_token"], 2 * per_token)
+        f16, f32 = (json.loads(self.good("inspect", MODEL, "--json", "--kv-type", kind))
+                    for kind in ("f16", "f32"))
+        self.assertEqual(f32["memory"]["kv_bytes_per_token"],
+                         2 * f16["memory"]["kv_bytes_per_token"])
+        self.assertGreater(per_token, f16["memory"]["kv_bytes_per_token"])
         run = json.loads(self.good("run", MODEL, "-p", "x", "-n", 1, "--ctx", 1000, "--json"))
         for key in ("weight_bytes", "kv_bytes", "scratch_bytes"):
             self.assertEqual(run["memory"][key], small["memory"][key])
