@@ -1,20 +1,27 @@
 /* pal bench: how fast a model runs here. */
 #include "eval/bench.h"
 
+#include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "cli/command.h"
 #include "cli/engine.h"
 #include "cli/output.h"
+#include "model/model.h"
 
 static pal__engine engine = PAL__ENGINE_DEFAULTS;
-static int64_t n_prefill = 512, n_decode = 64;
+static pal__bench_plan plan = {.n_prefill = 512, .n_decode = 64};
+static const char *depths;
 static bool json;
 
 static const pal__option options[] = {
-	PAL__INT(NULL, 'p', &n_prefill, 1, PAL_MAX_CONTEXT / 2,
+	PAL__INT(NULL, 'p', &plan.n_prefill, 1, PAL_MAX_CONTEXT / 2,
 		 "tokens of the prompt (default 512)"),
-	PAL__INT(NULL, 'n', &n_decode, 1, PAL_MAX_CONTEXT / 4, "tokens to decode (default 64)"),
+	PAL__INT(NULL, 'n', &plan.n_decode, 1, PAL_MAX_CONTEXT / 4,
+		 "tokens to decode (default 64)"),
+	PAL__TEXT("depths", 0, &depths, "N,N...",
+		  "also measure after prompts of so many tokens, ascending"),
 	PAL__OPTION_THREADS(engine),
 	PAL__OPTION_BATCH(engine),
 	PAL__OPTION_ISA(engine),
@@ -28,9 +35,58 @@ struct figures {
 	const char *path;
 	pal_model_info info;
 	pal__bench bench;
-	double load_s;
-	uint64_t kv_bytes, scratch_bytes;
+	double load_s, read_bytes_s; /* read_bytes_s: of the machine's memory */
+	uint64_t kv_bytes, scratch_bytes, token_bytes, peak_bytes;
 };
+
+static double rate(int64_t n, double seconds)
+{
+	return (double)n / seconds;
+}
+
+/* The share of the machine's reading speed at which decoding reads the weights. */
+static double share(const struct figures *f)
+{
+	return rate(plan.n_decode, f->bench.decode_s) * (double)f->token_bytes / f->read_bytes_s;
+}
+
+/* Reads --depths into the plan. */
+static pal_status parse_depths(pal_error *err)
+{
+	plan.n_depths = 0;
+	for (const char *at = depths; at;) {
+		char *end;
+		long long n = *at >= '0' && *at <= '9' ? strtoll(at, &end, 10) : 0;
+		int64_t last = plan.n_depths ? plan.depths[plan.n_depths - 1] : 0;
+		if (n <= last || n > PAL_MAX_CONTEXT / 2 || (*end && *end != ','))
+			return pal__fail(err, PAL_EINVAL,
+					 "--depths %s: ascending numbers from 1 to %d with commas "
+					 "between them are wanted",
+					 depths, PAL_MAX_CONTEXT / 2);
+		if (plan.n_depths == PAL__BENCH_DEPTHS)
+			return pal__fail(err, PAL_ELIMIT, "--depths: at most %d are possible",
+					 PAL__BENCH_DEPTHS);
+		plan.depths[plan.n_depths++] = n;
+		at = *end ? end + 1 : NULL;
+	}
+	return PAL_OK;
+}
+
+static json_t *depths_json(const pal__bench *b)
+{
+	json_t *all = json_array();
+	for (size_t i = 0; i < plan.n_depths; i++) {
+		json_t *one =
+			json_pack("{s:I, s:f, s:f}", "depth", (json_int_t)plan.depths[i],
+				  "prefill_tok_s", rate(plan.depths[i], b->depth_prefill_s[i]),
+				  "decode_tok_s", rate(plan.n_decode, b->depth_decode_s[i]));
+		if (json_array_append_new(all, one) != 0) {
+			json_decref(all);
+			return NULL;
+		}
+	}
+	return all;
+}
 
 static pal_status print_json(const struct figures *f, pal_error *err)
 {
@@ -42,49 +98,65 @@ static pal_status print_json(const struct figures *f, pal_error *err)
 	}
 	return pal__out_json(
 		json_pack("{s:s, s:i, s:I, s:f, s:I, s:f, s:o, s:f, s:I, s:I, s:I, s:s, s:I, s:o, "
-			  "s:o, s:o}",
+			  "s:I, s:f, s:f, s:o, s:o, s:o}",
 			  "engine", "palimpsest", "threads", f->info.n_threads, "prefill_tokens",
-			  (json_int_t)f->bench.n_prefill, "prefill_tok_s",
-			  (double)f->bench.n_prefill / f->bench.prefill_s, "decode_tokens",
-			  (json_int_t)f->bench.n_decode, "decode_tok_s",
-			  (double)f->bench.n_decode / f->bench.decode_s, "verify_ms", verify,
-			  "load_s", f->load_s, "rss_bytes",
-			  (json_int_t)pal__process_memory("VmHWM"), "kv_bytes",
+			  (json_int_t)plan.n_prefill, "prefill_tok_s",
+			  rate(plan.n_prefill, f->bench.prefill_s), "decode_tokens",
+			  (json_int_t)plan.n_decode, "decode_tok_s",
+			  rate(plan.n_decode, f->bench.decode_s), "verify_ms", verify, "load_s",
+			  f->load_s, "rss_bytes", (json_int_t)f->peak_bytes, "kv_bytes",
 			  (json_int_t)f->kv_bytes, "scratch_bytes", (json_int_t)f->scratch_bytes,
 			  "kv_type", engine.kv_type, "batch",
-			  (json_int_t)(engine.batch ? engine.batch : PAL_MAX_BATCH), "machine",
+			  (json_int_t)(engine.batch ? engine.batch : PAL_MAX_BATCH), "depths",
+			  depths_json(&f->bench), "token_bytes", (json_int_t)f->token_bytes,
+			  "read_bytes_s", f->read_bytes_s, "read_share", share(f), "machine",
 			  pal__json_machine(), "build", pal__json_build(), "model",
 			  pal__json_model(f->path, &f->info)),
 		err);
 }
 
+/* A line of the table. */
+__attribute__((format(printf, 2, 3))) static pal_status line(pal_error *err, const char *format,
+							     ...)
+{
+	char text[1024];
+	va_list args;
+	va_start(args, format);
+	int n = vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	n = n < (int)sizeof text ? n : (int)sizeof text - 1; /* a very long name */
+	return pal__out_write(text, (size_t)n, err);
+}
+
 static pal_status print_table(const struct figures *f, pal_error *err)
 {
-	char text[1024], peak[32], kv[32], weights[32];
+	char peak[32], kv[32], weights[32], read[32];
 	const pal__bench *b = &f->bench;
-	int n = snprintf(
-		text, sizeof text,
-		"model     %s, %s, %s\n"
-		"threads   %d (%s)\n"
-		"load      %.2f s\n"
-		"prefill   %8.2f tok/s  (%lld tokens)\n"
-		"decode    %8.2f tok/s  (%lld tokens)\n",
-		f->info.name, f->info.arch, pal__human_bytes(f->info.weight_bytes, weights),
-		f->info.n_threads, f->info.isa, f->load_s, (double)b->n_prefill / b->prefill_s,
-		(long long)b->n_prefill, (double)b->n_decode / b->decode_s, (long long)b->n_decode);
-	n = n < (int)sizeof text ? n : (int)sizeof text - 1; /* a very long name */
-	pal_status s = pal__out_write(text, (size_t)n, err);
-	for (int i = 0; i < PAL__BENCH_VERIFY && !s; i++) {
-		n = snprintf(text, sizeof text, "verify%-3d %8.3f ms     (%.2f of verify1)\n",
-			     1 << i, b->verify_ms[i], b->verify_ms[i] / b->verify_ms[0]);
-		s = pal__out_write(text, (size_t)n, err);
-	}
+	pal_status s =
+		line(err,
+		     "model     %s, %s, %s\n"
+		     "threads   %d (%s)\n"
+		     "load      %.2f s\n"
+		     "prefill   %8.2f tok/s  (%lld tokens)\n"
+		     "decode    %8.2f tok/s  (%lld tokens)\n",
+		     f->info.name, f->info.arch, pal__human_bytes(f->info.weight_bytes, weights),
+		     f->info.n_threads, f->info.isa, f->load_s, rate(plan.n_prefill, b->prefill_s),
+		     (long long)plan.n_prefill, rate(plan.n_decode, b->decode_s),
+		     (long long)plan.n_decode);
+	for (int i = 0; i < PAL__BENCH_VERIFY && !s; i++)
+		s = line(err, "verify%-3d %8.3f ms     (%.2f of verify1)\n", 1 << i,
+			 b->verify_ms[i], b->verify_ms[i] / b->verify_ms[0]);
+	for (size_t i = 0; i < plan.n_depths && !s; i++)
+		s = line(err, "at %-6lld prefill %8.2f tok/s, decode %8.2f tok/s\n",
+			 (long long)plan.depths[i], rate(plan.depths[i], b->depth_prefill_s[i]),
+			 rate(plan.n_decode, b->depth_decode_s[i]));
 	if (s)
 		return s;
-	n = snprintf(text, sizeof text, "memory    peak %s; K/V %s\n",
-		     pal__human_bytes(pal__process_memory("VmHWM"), peak),
-		     pal__human_bytes(f->kv_bytes, kv));
-	return pal__out_write(text, (size_t)n, err);
+	return line(err,
+		    "memory    peak %s; K/V %s\n"
+		    "reading   %s/s here, of which decode reaches %.0f %%\n",
+		    pal__human_bytes(f->peak_bytes, peak), pal__human_bytes(f->kv_bytes, kv),
+		    pal__human_bytes((uint64_t)f->read_bytes_s, read), 100 * share(f));
 }
 
 static void on_progress(void *user, uint64_t done, uint64_t total)
@@ -92,24 +164,19 @@ static void on_progress(void *user, uint64_t done, uint64_t total)
 	pal__bar_update(user, done, total);
 }
 
-static pal_status with_model(pal_model *model, struct figures *f, pal_error *err)
+static pal_status with_session(pal_model *model, struct figures *f, pal_error *err)
 {
 	pal_session *session;
 	pal__bar bar;
-	pal_model_get_info(model, &f->info);
-	const pal_session_options o =
-		pal__engine_session(&engine, pal__bench_context(n_prefill, n_decode));
+	const pal_session_options o = pal__engine_session(&engine, pal__bench_context(&plan));
 	pal_status s = pal_session_need(model, &o, &f->kv_bytes, &f->scratch_bytes, err);
 	if (!s)
 		s = pal_session_open(model, &o, &session, err);
 	if (s)
 		return s;
 	pal__bar_start(&bar, "measuring", "tok", engine.quiet);
-	s = pal__bench_run(session, f->info.n_vocab, n_prefill, n_decode, on_progress, &bar,
-			   &f->bench, err);
+	s = pal__bench_run(session, f->info.n_vocab, &plan, on_progress, &bar, &f->bench, err);
 	pal__bar_end(&bar);
-	if (!s)
-		s = json ? print_json(f, err) : print_table(f, err);
 	pal_session_close(session);
 	return s;
 }
@@ -118,10 +185,20 @@ static pal_status run(const char *path, pal_error *err)
 {
 	pal_model *model;
 	struct figures f = {.path = path};
-	pal_status s = pal__engine_model(&engine, path, &model, &f.load_s, err);
+	pal_status s = parse_depths(err);
+	if (!s)
+		s = pal__engine_model(&engine, path, &model, &f.load_s, err);
 	if (s)
 		return s;
-	s = with_model(model, &f, err);
+	pal_model_get_info(model, &f.info);
+	f.token_bytes = pal__bench_token_bytes(model);
+	s = with_session(model, &f, err);
+	/* The peak is the model's and the session's: the next step needs memory of its own. */
+	f.peak_bytes = pal__process_memory("VmHWM");
+	if (!s)
+		s = pal__bench_bandwidth(model->pool, &f.read_bytes_s, err);
+	if (!s)
+		s = json ? print_json(&f, err) : print_table(&f, err);
 	pal_model_close(model);
 	return s;
 }
@@ -130,7 +207,8 @@ const pal__command pal__command_bench = {
 	.name = "bench",
 	.summary = "measure prefill, decode and verify(L)",
 	.about = "Measures how fast the model reads a prompt, decodes, and computes L tokens at\n"
-		 "once with the logits of each (verify, the best of 7).\n",
+		 "once with the logits of each (verify, the best of 7), and how fast the threads\n"
+		 "read memory here, the limit of decoding.\n",
 	.options = options,
 	.run = run,
 };

@@ -1,11 +1,18 @@
 #include "eval/bench.h"
 
+#include <string.h>
 #include <time.h>
 
 #include "base/checked.h"
 #include "base/mem.h"
+#include "model/model.h"
 
 #define WARM_UP 16 /* tokens computed and forgotten first, to touch the weights */
+
+#define READ_BYTES ((size_t)1 << 29) /* buffer whose reading is timed */
+#define READ_CHUNK ((size_t)1 << 20) /* bytes of one item of the pool */
+#define READ_PASSES 5
+#define READ_SUMS 32 /* accumulators: additions never wait for one another */
 
 static double now(void)
 {
@@ -17,7 +24,7 @@ static double now(void)
 struct bench {
 	pal_session *s;
 	int32_t n_vocab;
-	int32_t *ids;  /* [n_prefill, at least the largest L] */
+	int32_t *ids;  /* [the longest prompt, at least the largest L] */
 	float *logits; /* [largest L][n_vocab] */
 	pal_progress progress;
 	void *user;
@@ -49,34 +56,37 @@ static bool on_prefill(void *user, size_t done, size_t total)
 	return true;
 }
 
-static pal_status prefill(struct bench *b, pal__bench *r, pal_error *err)
+/* Appends the prompt's tokens from..to, and adds the time that it took. */
+static pal_status prefill(struct bench *b, int64_t from, int64_t to, double *seconds,
+			  pal_error *err)
 {
-	size_t n = (size_t)r->n_prefill;
-	pal_status status =
-		pal_session_append(b->s, b->ids, n < WARM_UP ? n : WARM_UP, NULL, NULL, NULL, err);
-	if (!status)
-		status = pal_session_truncate(b->s, 0, err);
-	if (status)
-		return status;
+	size_t n = (size_t)(to - from);
 	double start = now();
-	status = pal_session_append(b->s, b->ids, n, NULL, on_prefill, b, err);
-	r->prefill_s = now() - start;
+	pal_status s = pal_session_append(b->s, b->ids + from, n, NULL, on_prefill, b, err);
+	*seconds += now() - start;
 	advance(b, n);
-	return status;
+	return s;
 }
 
-static pal_status decode(struct bench *b, pal__bench *r, pal_error *err)
+static pal_status warm_up(struct bench *b, int64_t n_prefill, pal_error *err)
+{
+	size_t n = n_prefill < WARM_UP ? (size_t)n_prefill : WARM_UP;
+	pal_status s = pal_session_append(b->s, b->ids, n, NULL, NULL, NULL, err);
+	return s ? s : pal_session_truncate(b->s, 0, err);
+}
+
+static pal_status decode(struct bench *b, int64_t n, double *seconds, pal_error *err)
 {
 	int32_t token = 5;
 	double start = now();
-	for (int64_t i = 0; i < r->n_decode; i++) {
+	for (int64_t i = 0; i < n; i++) {
 		pal_status status = pal_session_append(b->s, &token, 1, NULL, NULL, NULL, err);
 		if (status)
 			return status;
 		token = argmax(pal_session_logits(b->s), b->n_vocab);
 		advance(b, 1);
 	}
-	r->decode_s = now() - start;
+	*seconds = now() - start;
 	return PAL_OK;
 }
 
@@ -102,17 +112,47 @@ static pal_status verify(struct bench *b, pal__bench *r, pal_error *err)
 	return PAL_OK;
 }
 
-int64_t pal__bench_context(int64_t n_prefill, int64_t n_decode)
+/* One prompt grows from depth to depth: what a depth costs is what it took so far. */
+static pal_status depths(struct bench *b, const pal__bench_plan *plan, pal__bench *r,
+			 pal_error *err)
 {
-	return n_prefill + n_decode + PAL__BENCH_SPARE;
+	double seconds = 0;
+	pal_status s = pal_session_truncate(b->s, 0, err);
+	for (size_t i = 0; i < plan->n_depths && !s; i++) {
+		int64_t from = i ? plan->depths[i - 1] : 0;
+		s = prefill(b, from, plan->depths[i], &seconds, err);
+		r->depth_prefill_s[i] = seconds;
+		if (!s)
+			s = decode(b, plan->n_decode, &r->depth_decode_s[i], err);
+		if (!s)
+			s = pal_session_truncate(b->s, plan->depths[i], err);
+	}
+	return s;
 }
 
-pal_status pal__bench_run(pal_session *s, int32_t n_vocab, int64_t n_prefill, int64_t n_decode,
+static int64_t deepest(const pal__bench_plan *plan)
+{
+	return plan->n_depths ? plan->depths[plan->n_depths - 1] : 0;
+}
+
+int64_t pal__bench_context(const pal__bench_plan *plan)
+{
+	int64_t prompt = plan->n_prefill > deepest(plan) ? plan->n_prefill : deepest(plan);
+	return prompt + plan->n_decode + PAL__BENCH_SPARE;
+}
+
+static uint64_t steps(const pal__bench_plan *plan)
+{
+	return (uint64_t)(plan->n_prefill + plan->n_decode + deepest(plan)) +
+	       (uint64_t)plan->n_decode * plan->n_depths + PAL__BENCH_VERIFY * PAL__BENCH_ROUNDS;
+}
+
+pal_status pal__bench_run(pal_session *s, int32_t n_vocab, const pal__bench_plan *plan,
 			  pal_progress progress, void *user, pal__bench *out, pal_error *err)
 {
 	const int64_t largest = 1 << (PAL__BENCH_VERIFY - 1);
-	int64_t n_ids = n_prefill > largest ? n_prefill : largest;
-	pal__bench r = {.n_prefill = n_prefill, .n_decode = n_decode};
+	int64_t n_ids = pal__bench_context(plan); /* more than any prompt, and than largest */
+	pal__bench r = {0};
 	size_t ids_bytes, logit_bytes;
 	if (!pal__mul_size((size_t)n_ids, sizeof(int32_t), &ids_bytes) ||
 	    !pal__mul_size((size_t)n_vocab * sizeof(float), (size_t)largest, &logit_bytes))
@@ -123,8 +163,7 @@ pal_status pal__bench_run(pal_session *s, int32_t n_vocab, int64_t n_prefill, in
 			  .logits = pal__alloc(logit_bytes),
 			  .progress = progress,
 			  .user = user,
-			  .total = (uint64_t)(n_prefill + n_decode) +
-				   PAL__BENCH_VERIFY * PAL__BENCH_ROUNDS};
+			  .total = steps(plan)};
 	pal_status status = PAL_OK;
 	if (!b.ids || !b.logits)
 		status = pal__fail_memory(err, "the benchmark", ids_bytes + logit_bytes);
@@ -133,14 +172,72 @@ pal_status pal__bench_run(pal_session *s, int32_t n_vocab, int64_t n_prefill, in
 	for (int64_t i = 0; i < n_ids && !status; i++)
 		b.ids[i] = (int32_t)((300 + i * 7919) % range);
 	if (!status)
-		status = prefill(&b, &r, err);
+		status = warm_up(&b, plan->n_prefill, err);
 	if (!status)
-		status = decode(&b, &r, err);
+		status = prefill(&b, 0, plan->n_prefill, &r.prefill_s, err);
+	if (!status)
+		status = decode(&b, plan->n_decode, &r.decode_s, err);
 	if (!status)
 		status = verify(&b, &r, err);
+	if (!status && plan->n_depths)
+		status = depths(&b, plan, &r, err);
 	pal__free(b.ids);
 	pal__free(b.logits);
 	if (!status)
 		*out = r;
 	return status;
+}
+
+/* --- the machine's memory ------------------------------------------------- */
+
+struct reading {
+	uint8_t *data; /* [READ_BYTES] */
+	uint64_t sums[READ_BYTES / READ_CHUNK];
+};
+
+/* Pages that nobody has written are one page of zeros, in the cache. */
+static void fill_chunk(void *arg, size_t item, int worker)
+{
+	struct reading *r = arg;
+	(void)worker;
+	memset(r->data + item * READ_CHUNK, 1, READ_CHUNK);
+}
+
+static void read_chunk(void *arg, size_t item, int worker)
+{
+	struct reading *r = arg;
+	const uint64_t *p = (const uint64_t *)(r->data + item * READ_CHUNK);
+	uint64_t sums[READ_SUMS] = {0}, sum = 0;
+	(void)worker;
+	for (size_t i = 0; i < READ_CHUNK / sizeof *p; i += READ_SUMS)
+		for (size_t j = 0; j < READ_SUMS; j++)
+			sums[j] += p[i + j];
+	for (size_t j = 0; j < READ_SUMS; j++)
+		sum += sums[j];
+	r->sums[item] = sum; /* so that the reading is not left out */
+}
+
+pal_status pal__bench_bandwidth(pal__pool *pool, double *bytes_s, pal_error *err)
+{
+	const size_t n = READ_BYTES / READ_CHUNK;
+	double best = 0;
+	struct reading r = {.data = pal__alloc_aligned(READ_BYTES)};
+	if (!r.data)
+		return pal__fail_memory(err, "the buffer whose reading is timed", READ_BYTES);
+	pal__pool_run(pool, n, fill_chunk, &r);
+	for (int pass = 0; pass < READ_PASSES; pass++) {
+		double start = now();
+		pal__pool_run(pool, n, read_chunk, &r);
+		double rate = (double)READ_BYTES / (now() - start);
+		best = rate > best ? rate : best;
+	}
+	pal__free_aligned(r.data, READ_BYTES);
+	*bytes_s = best;
+	return PAL_OK;
+}
+
+uint64_t pal__bench_token_bytes(const pal_model *m)
+{
+	/* Of an embedding that is not the output matrix too, a token reads one row. */
+	return m->weight_bytes - (m->tied ? 0 : pal__matrix_bytes(&m->embd));
 }

@@ -1,28 +1,45 @@
 /* The benchmark of one model: prefill, decode, and verify(L), by the same procedure
- * and token ids as the peer's, so that their figures can be put side by side.
+ * and token ids as the peer's, so that their figures can be put side by side; prefill and
+ * decode at several depths; and the speed at which this machine's memory is read.
  */
 #ifndef PAL_EVAL_BENCH_H
 #define PAL_EVAL_BENCH_H
 
+#include "base/pool.h"
 #include "base/status.h"
 
-#define PAL__BENCH_VERIFY 6 /* L = 1, 2, 4, 8, 16, 32 */
-#define PAL__BENCH_ROUNDS 7 /* verify(L) is the best of so many */
-#define PAL__BENCH_SPARE 64 /* positions beyond prefill and decode, for verify */
+#define PAL__BENCH_VERIFY 6  /* L = 1, 2, 4, 8, 16, 32 */
+#define PAL__BENCH_ROUNDS 7  /* verify(L) is the best of so many */
+#define PAL__BENCH_SPARE 64  /* positions beyond prefill and decode, for verify */
+#define PAL__BENCH_DEPTHS 16 /* at most */
 
 typedef struct {
-	int64_t n_prefill, n_decode;
-	double prefill_s, decode_s;          /* seconds for all of them */
+	int64_t n_prefill, n_decode;       /* 1 or more */
+	size_t n_depths;                   /* 0 to PAL__BENCH_DEPTHS */
+	int64_t depths[PAL__BENCH_DEPTHS]; /* [n_depths] ascending, 1 or more */
+} pal__bench_plan;
+
+typedef struct {
+	double prefill_s, decode_s;          /* seconds for all n_prefill, n_decode tokens */
 	double verify_ms[PAL__BENCH_VERIFY]; /* one forward of L tokens, logits for each */
+	/* [n_depths]: seconds for a prompt of that many tokens, and for n_decode tokens after. */
+	double depth_prefill_s[PAL__BENCH_DEPTHS], depth_decode_s[PAL__BENCH_DEPTHS];
 } pal__bench;
 
 /* Positions that a session needs for the benchmark. */
-int64_t pal__bench_context(int64_t n_prefill, int64_t n_decode);
+int64_t pal__bench_context(const pal__bench_plan *plan);
 
-/* Measures an empty session of n_vocab logits; n_prefill, n_decode: 1 or more. what
- * happens goes to progress, if not NULL: prompt tokens, decoded tokens and rounds done of
- * all. Errors: those of pal_session_append, PAL_ENOMEM. */
-pal_status pal__bench_run(pal_session *s, int32_t n_vocab, int64_t n_prefill, int64_t n_decode,
+/* Measures an empty session of n_vocab logits. What happens goes to progress, if not NULL:
+ * prompt tokens, decoded tokens and rounds done of all. Errors: those of
+ * pal_session_append, PAL_ENOMEM. */
+pal_status pal__bench_run(pal_session *s, int32_t n_vocab, const pal__bench_plan *plan,
 			  pal_progress progress, void *user, pal__bench *out, pal_error *err);
+
+/* Bytes a second that the pool's threads read from a buffer of 512 MB, far more than most
+ * caches hold: the best of some passes, in about 0.3 s. Errors: PAL_ENOMEM. */
+pal_status pal__bench_bandwidth(pal__pool *pool, double *bytes_s, pal_error *err);
+
+/* Bytes of weights that the forward pass of one token reads. */
+uint64_t pal__bench_token_bytes(const pal_model *m);
 
 #endif

@@ -361,12 +361,31 @@ class Bench(Case):
                          ("palimpsest", 1, 40, 4))
         self.assertEqual(list(r["verify_ms"]), ["1", "2", "4", "8", "16", "32"])
         values = [r["prefill_tok_s"], r["decode_tok_s"], r["load_s"], r["rss_bytes"],
-                  r["kv_bytes"], *r["verify_ms"].values()]
+                  r["kv_bytes"], r["token_bytes"], r["read_bytes_s"], r["read_share"],
+                  *r["verify_ms"].values()]
         self.assertTrue(all(v > 0 for v in values), values)
+        self.assertEqual(r["depths"], [])
+        # What the reading is measured with does not count as the model's memory.
+        self.assertLess(r["rss_bytes"], 400e6)
+        self.assertLessEqual(r["token_bytes"], r["model"]["weight_bytes"])
+        self.assertAlmostEqual(r["read_share"],
+                               r["token_bytes"] * r["decode_tok_s"] / r["read_bytes_s"], 6)
+
+    def test_depths(self):
+        args = ("bench", MODEL, "-p", 8, "-n", 2, "-t", 1)
+        r = json.loads(self.good(*args, "--depths", "5,64", "--json"))
+        self.assertEqual([d["depth"] for d in r["depths"]], [5, 64])
+        for d in r["depths"]:
+            self.assertTrue(d["prefill_tok_s"] > 0 and d["decode_tok_s"] > 0, d)
+        text = self.good(*args, "--depths", "16").decode()
+        self.assertRegex(text, r"(?m)^at 16 +prefill +\d.*decode +\d")
+        for bad in ("", "0", "-1", "8,8", "9,8", "8,", ",8", "8;9", "8388609", "9" * 30):
+            self.fails("--depths .*ascending numbers", *args, "--depths", bad)
+        self.fails("--depths: at most 16", *args, "--depths", ",".join(map(str, range(1, 18))))
 
     def test_table(self):
         text = self.good("bench", MODEL, "-p", 5, "-n", 1).decode()
-        for word in ("prefill", "decode", "verify32", "memory"):
+        for word in ("prefill", "decode", "verify32", "memory", "reading"):
             self.assertIn(word, text)
 
 
