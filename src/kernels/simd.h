@@ -210,6 +210,24 @@ INLINE vw codes(pal__type type, const planes *t, size_t b, int g, vi table)
 	}
 }
 
+/* How far ahead weights are fetched, in bytes: a few blocks. With many columns a block takes
+ * long enough that the CPU's own prefetching, which follows its loads, falls behind. */
+#define PREFETCH 2048
+
+/* Bytes of the first plane that 32 columns of 16 rows take. */
+INLINE size_t codes_bytes(pal__type type)
+{
+	switch (type) {
+	case PAL__Q8_0:
+		return 512;
+	case PAL__Q2_K:
+	case PAL__Q3_K:
+		return 128;
+	default:
+		return 256;
+	}
+}
+
 /* log2 of the code that means zero, for types whose codes are unsigned; -1: none. */
 INLINE int zero_shift(pal__type type)
 {
@@ -390,6 +408,9 @@ INLINE void mul_tile(pal__type type, const pal__matrix *w, size_t tile, const ui
 	size_t blocks = w->n_cols / 32, stride = (size_t)width * PAL__ACT_BYTES(WIDE_ACTS);
 	for (size_t b = 0; b < blocks; b++, panel += stride) {
 		pal__act_block a = pal__act_at((uint8_t *)(uintptr_t)panel, width, c0, WIDE_ACTS);
+		size_t quants = codes_bytes(type);
+		for (size_t line = 0; line < quants; line += 64)
+			__builtin_prefetch(t.p[0] + b * quants + line + PREFETCH);
 		if (type_sub_16(type)) {
 			mul_16(type, &t, b, 0, &a, n, table, acc);
 			mul_16(type, &t, b, 1, &a, n, table, acc);
