@@ -34,9 +34,9 @@ check-long: everything
 	@$(TEST) --suite long --timeout-multiplier 10 $(TEST_FLAGS); rc=$$?; \
 	python3 tests/tools/summary.py $(BUILD) && exit $$rc
 
-# Speed of the kernels and of decoding, prefill and verification.
-bench: everything
-	@$(MESON) test -C $(BUILD) --no-rebuild --benchmark --verbose
+# Speed beside llama.cpp's on the same files, turn by turn; BENCH_FLAGS: see bench/README.md.
+bench: all
+	@python3 bench/compare.py --pal $(BUILD)/pal $(BENCH_FLAGS)
 
 # Line coverage of src/ by the tests of `make check`; fails below 85 %. Counters are atomic,
 # since threads share them. Details: build-coverage/html/index.html

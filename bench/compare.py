@@ -1,111 +1,334 @@
 #!/usr/bin/env python3
-"""Speed of pal and of llama.cpp on the same files, in turns.
+"""Speed of pal and of llama.cpp on the same files, turn by turn.
 
-  compare.py PAL [--peer PEER] [--rounds N] [-t THREADS] [-p N] [-n N] [--json FILE] MODEL...
+A machine's speed changes from minute to minute, so the two run in pairs, one after the other,
+and what counts is the ratio within a pair; whoever runs first in one pair runs second in the
+next. Every sample goes into an evidence file (JSON) beside a plot of the ratios (SVG).
 
-MODEL: GGUF files, or TYPE@SHAPE for a random model made on the spot (q8_0@0.6b: the shapes
-and types of tests/tools/mkmodel.py).
+--models: names like 0.6b-q8_0 (random models, made once and kept in the cache folder; the
+types are q8_0, q4_0 and q4_k_m, the shapes 0.6b and 1.7b; a shape alone means all types), or
+GGUF files, with commas between them.
 """
 import argparse
+from datetime import datetime, timezone
 import json
 import os
 from pathlib import Path
+import shlex
 import statistics
 import subprocess
 import sys
-import tempfile
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "tools"))
+
+import llamacpp  # noqa: E402
+import machine  # noqa: E402
+import plot  # noqa: E402
+from machine import Failed  # noqa: E402
+
+FORMAT = "palimpsest-bench-1"
+SHAPES, TYPES = ("0.6b", "1.7b"), ("q8_0", "q4_0", "q4_k_m")
+RSS_BAR = 1.15  # times the file, and the K/V
+TIMEOUT = 3600  # seconds of one run
+PLOTTED = ("decode", "prefill", "verify(1)", "verify(8)", "verify(16)")
 
 
-def measure(program, model, args):
-    command = [program, "bench", model, "-p", str(args.prefill), "-n", str(args.decode),
-               "-t", str(args.threads)]
-    if program == args.pal:
-        command += ["--json", "--quiet"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}: exit status {done.returncode}: {done.stderr.strip()}")
-    return json.loads(done.stdout)
+# --- models and programs ---
 
 
-def figures(sample):
-    """What is compared: (name, value, whether more is better)."""
-    yield "prefill tok/s", sample["prefill_tok_s"], True
-    yield "decode tok/s", sample["decode_tok_s"], True
-    for n, ms in sample["verify_ms"].items():
-        yield f"verify({n}) ms", ms, False
-    if "rss_bytes" in sample:
-        yield "peak memory MB", sample["rss_bytes"] / 1e6, False
+def cache():
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "palimpsest-bench"
 
 
-def column(samples):
-    """name -> (median, spread as text, whether more is better)"""
-    values = {}
-    for sample in samples:
-        for name, value, more in figures(sample):
-            values.setdefault(name, ([], more))[0].append(value)
-    return {name: (statistics.median(v), f"{min(v):.4g} to {max(v):.4g}", more)
-            for name, (v, more) in values.items()}
+def wanted_models(text):
+    """[(name, path or None)]; None: a random model, made by its name."""
+    out = []
+    for name in text.split(","):
+        shape, _, kind = name.partition("-")
+        if name in SHAPES:
+            out += [(f"{name}-{t}", None) for t in TYPES]
+        elif shape in SHAPES and kind in TYPES:
+            out.append((name, None))
+        elif os.path.isfile(name):
+            out.append((Path(name).stem, name))
+        else:
+            raise Failed(f"no model '{name}': neither a file nor a shape ({', '.join(SHAPES)}) and "
+                         f"a type ({', '.join(TYPES)}), as in {SHAPES[0]}-{TYPES[0]}")
+    return out
 
 
-def table(model, ours, theirs):
-    print(f"\n{os.path.basename(model)}")
-    print(f"  {'':15}{'pal':>10}  {'rounds':20}" +
-          (f"{'llama.cpp':>10}  {'rounds':20}{'pal is':>8}" if theirs else ""))
-    for name, (value, spread, more) in ours.items():
-        line = f"  {name:15}{value:10.4g}  {spread:20}"
-        if name in theirs:
-            other, other_spread, _ = theirs[name]
-            ratio = value / other if more else other / value
-            line += f"{other:10.4g}  {other_spread:20}{ratio:7.2f}x"
+def numpy_python():
+    for python in (sys.executable, "/usr/bin/python3"):
+        if os.path.exists(python) and not subprocess.run(
+                [python, "-c", "import numpy"], stderr=subprocess.DEVNULL, check=False).returncode:
+            return python
+    raise Failed("making random models needs NumPy (Debian: python3-numpy)")
+
+
+def make_model(name):
+    """A random model in the cache; the name of the tool that made it is part of its own."""
+    tool = llamacpp.SHARED / "tools" / "mkgguf.py"
+    if not tool.exists():
+        tool = ROOT / "tests" / "tools" / "mkmodel.py"
+    path = cache() / f"{name}-{tool.stem}.gguf"
+    if not path.exists():
+        print(f"making {path}", flush=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shape, _, kind = name.partition("-")
+        new = path.with_suffix(".new")
+        subprocess.run([numpy_python(), str(tool), str(new), "--shape", shape, "--type", kind],
+                       check=True, stdout=subprocess.DEVNULL)
+        new.rename(path)
+    return str(path)
+
+
+def find_peer(args):
+    """The path of the peer's driver, None if there is to be none."""
+    if args.no_peer:
+        return None
+    peer, why = llamacpp.find_peer(args.peer)
+    if peer and args.isa == "avx2":
+        peer, why = llamacpp.with_only(peer, "haswell", cache() / "peer-haswell")
+    if not peer:
+        raise Failed(f"{why} (--no-peer measures pal alone)")
+    return os.path.abspath(peer)
+
+
+def commit():
+    done = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
+                          capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+# --- measuring ---
+
+
+def commands(args, peer, path, prefill):
+    """{engine: its command} for one model and length of the prompt."""
+    common = ["bench", path, "-p", str(prefill), "-n", str(args.decode), "-t", str(args.threads)]
+    under = shlex.split(args.under)
+    out = {"pal": [*under, args.pal, *common, "--json", "--quiet"]}
+    if args.isa:
+        out["pal"] += ["--isa", args.isa]
+    if peer:
+        out["peer"] = [*under, peer, *common]
+    return out
+
+
+def measure(command):
+    text, around = machine.run(command, TIMEOUT)
+    try:
+        sample = json.loads(text)
+        if not all(v > 0 for v in (sample["prefill_tok_s"], sample["decode_tok_s"],
+                                   *sample["verify_ms"].values())):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise Failed(f"{' '.join(command)}: no figures in: {text[:200]!r}") from e
+    for place in ("model", "machine", "build"):  # kept once for all samples
+        around[place] = sample.pop(place, None)
+    return sample, around
+
+
+def measure_pairs(args, what, todo):
+    """The pairs of a series, and what pal says of its build and the model."""
+    pairs, said = [], {}
+    for i in range(args.pairs):
+        order = list(todo) if i % 2 == 0 else list(todo)[::-1]
+        pair = {"order": order}
+        for engine in order:
+            sample, around = measure(todo[engine])
+            kept = {k: around.pop(k) for k in ("model", "machine", "build")}
+            if engine == "pal":
+                said = {"model": kept["model"], "build": kept["build"]}
+            pair[engine] = {**sample, "around": around}
+        pairs.append(pair)
+        print_pair(i, pair, what)
+    return pairs, said
+
+
+def phases(sample):
+    """{phase: (value, whether more is faster)}"""
+    out = {"decode": (sample["decode_tok_s"], True), "prefill": (sample["prefill_tok_s"], True)}
+    return out | {f"verify({n})": (ms, False) for n, ms in sample["verify_ms"].items()}
+
+
+def ratios(pair):
+    """{phase: how many times as fast pal is}"""
+    ours, theirs = phases(pair["pal"]), phases(pair["peer"])
+    return {name: value / theirs[name][0] if more else theirs[name][0] / value
+            for name, (value, more) in ours.items() if name in theirs}
+
+
+def spread(values):
+    return {"median": statistics.median(values), "min": min(values), "max": max(values),
+            "values": values}
+
+
+def summarize(pairs, file_bytes):
+    """Medians and spreads of a series; engines, ratios, and what pal tells of itself."""
+    out = {}
+    for engine in ("pal", "peer"):
+        if engine in pairs[0]:
+            each = [phases(p[engine]) for p in pairs]
+            out[engine] = {name: spread([e[name][0] for e in each]) for name in each[0]}
+    if "peer" in pairs[0]:
+        each = [ratios(p) for p in pairs]
+        out["ratio"] = {name: spread([e[name] for e in each]) for name in each[0]}
+    ours = [p["pal"] for p in pairs]
+    of = lambda value: spread([value(s) for s in ours])
+    for n in ("8", "16"):
+        out[f"verify({n})/verify(1)"] = of(lambda s, n=n: s["verify_ms"][n] / s["verify_ms"]["1"])
+    out["read_bytes_s"] = of(lambda s: s["read_bytes_s"])
+    out["read_share"] = of(lambda s: s["token_bytes"] * s["decode_tok_s"] / s["read_bytes_s"])
+    out["load_s"] = of(lambda s: s["load_s"])
+    out["rss_bytes"] = of(lambda s: s["rss_bytes"])
+    out["rss_bar_bytes"] = RSS_BAR * file_bytes + ours[0]["kv_bytes"]
+    out["rss_within_bar"] = out["rss_bytes"]["max"] <= out["rss_bar_bytes"]
+    return out
+
+
+# --- printing ---
+
+
+def print_pair(i, pair, what):
+    if i == 0:
+        print(f"\n{what}")
+    ours = phases(pair["pal"])
+    text = [f"  pair {i + 1}"]
+    for name, unit in (("decode", "tok/s"), ("prefill", "tok/s"), ("verify(8)", "ms")):
+        if "peer" in pair:
+            text.append(f"{name} {ours[name][0]:.4g}/{phases(pair['peer'])[name][0]:.4g} {unit} "
+                        f"{ratios(pair)[name]:.2f}x")
+        else:
+            text.append(f"{name} {ours[name][0]:.4g} {unit}")
+    others = max(pair[e]["around"]["others_share"] for e in pair["order"])
+    print("  ".join(text) + f"  ({pair['order'][0]} first; others took {others:.1%})", flush=True)
+
+
+def print_summary(s):
+    def row(name, v, scale=1.0, form=".4g", unit=""):
+        return (f"  {name:25}{v['median'] * scale:{form}}{unit} "
+                f"({v['min'] * scale:{form}} to {v['max'] * scale:{form}})")
+
+    print("  medians (and the spread of the pairs)")
+    for name, v in s["pal"].items():
+        line = row(name, v, unit=" ms" if "verify" in name else " tok/s")
+        if "peer" in s:
+            r = s["ratio"][name]
+            line = (f"{line:61}llama.cpp {s['peer'][name]['median']:.4g}: "
+                    f"{r['median']:.2f}x ({r['min']:.2f} to {r['max']:.2f})")
         print(line)
-    sys.stdout.flush()
+    for n in (8, 16):
+        print(row(f"verify({n})/verify(1)", s[f"verify({n})/verify(1)"], form=".2f"))
+    print(row("memory is read at", s["read_bytes_s"], 1e-9, ".1f", " GB/s"))
+    print(row("of which decode reaches", s["read_share"], 100, ".0f", " %"))
+    print(row("load", s["load_s"], form=".2f", unit=" s"))
+    bar = f"bar {s['rss_bar_bytes'] / 1e6:.0f} MB: {'within' if s['rss_within_bar'] else 'PAST IT'}"
+    print(row("peak memory", s["rss_bytes"], 1e-6, ".0f", " MB") + f"  {bar}", flush=True)
 
 
-def make(name, folder):
-    """The path of a model that is given, or made from TYPE@SHAPE."""
-    if "@" not in name or os.path.exists(name):
-        return name
-    kind, shape = name.split("@", 1)
-    path = os.path.join(folder, f"{shape}-{kind}.gguf")
-    subprocess.run([sys.executable, str(ROOT / "tests/tools/mkmodel.py"), path, "--shape", shape,
-                    "--type", kind], check=True, stdout=subprocess.DEVNULL)
-    return path
+def print_noise(found):
+    if found:
+        print("\n*** THE MACHINE WAS NOT QUIET: the figures are not to be trusted ***",
+              *(f"***   {text}" for text in found), sep="\n", file=sys.stderr, flush=True)
+
+
+# --- evidence ---
+
+
+def public(command):
+    """A command without the folders of this machine."""
+    return shlex.join(os.path.basename(word) for word in command)
+
+
+def one_series(args, peer, name, path, prefill):
+    todo = commands(args, peer, path, prefill)
+    library = llamacpp.describe(peer, path) if peer else None
+    if peer and args.isa == "avx2" and library["library"] != "libggml-cpu-haswell.so":
+        raise Failed(f"the peer loaded {library['library']} and not its AVX2 library")
+    what = f"{name}, {prefill} tokens, {args.threads} threads" + (
+        f", {args.isa}" if args.isa else "") + (
+        f"; llama.cpp {library['release']}, {library['library']}" if peer else "; pal alone")
+    pairs, said = measure_pairs(args, what, todo)
+    size = os.path.getsize(path)
+    summary = summarize(pairs, size)
+    print_summary(summary)
+    model = {k: v for k, v in (said["model"] or {}).items() if k != "file"}
+    return {"model": {**model, "label": name, "file_bytes": size}, "prefill_tokens": prefill,
+            "decode_tokens": args.decode, "build": said["build"], "peer": library,
+            "commands": {k: public(c) for k, c in todo.items()}, "pairs": pairs,
+            "summary": summary}
+
+
+def write_evidence(args, here, when, series, found):
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    name = "-".join([when.strftime("%Y%m%dT%H%M%SZ"), machine.label(here),
+                     *([args.isa] if args.isa else [])])
+    evidence = {"format": FORMAT, "date": when.isoformat(timespec="seconds"), "machine": here,
+                "commit": commit(), "python": sys.version.split()[0],
+                "settings": {"pairs": args.pairs, "threads": args.threads, "isa": args.isa},
+                "not_quiet": found, "series": series}
+    (out / f"{name}.json").write_text(json.dumps(evidence, indent=1) + "\n", encoding="utf-8")
+    written = [out / f"{name}.json"]
+    if series[0]["peer"]:
+        groups = [(f"{s['model']['label']}, {s['prefill_tokens']} tokens",
+                   [(p, s["summary"]["ratio"][p]["values"], s["summary"]["ratio"][p]["median"])
+                    for p in PLOTTED if p in s["summary"]["ratio"]]) for s in series]
+        text = plot.svg(f"pal and llama.cpp, {args.threads} threads, {args.pairs} pairs",
+                        f"{here['cpu']}, {here['cores']} cores; {when:%Y-%m-%d}"
+                        + (f"; {args.isa}" if args.isa else "")
+                        + ("; the machine was not quiet" if found else ""), groups)
+        written.append(out / f"{name}.svg")
+        written[1].write_text(text, encoding="utf-8")
+    print("\nwritten: " + " ".join(map(str, written)))
+
+
+def options():
+    ap = argparse.ArgumentParser(description=__doc__,
+                                 formatter_class=argparse.RawDescriptionHelpFormatter)
+    number = lambda text: int(text) if text.isdecimal() and int(text) > 0 else ap.error(
+        f"'{text}' is not a number above 0")
+    ap.add_argument("--pal", default=str(ROOT / "build" / "pal"))
+    ap.add_argument("--models", default=SHAPES[0], help=f"default: {SHAPES[0]}, all types")
+    ap.add_argument("--pairs", type=number, default=7)
+    ap.add_argument("-p", "--prefill", type=number, default=512, help="tokens of the prompt")
+    ap.add_argument("-n", "--decode", type=number, default=64, help="tokens to decode")
+    ap.add_argument("-t", "--threads", type=number, default=2)
+    ap.add_argument("--depth", type=number, action="append", default=[], metavar="N",
+                    help="also measure after a prompt of N tokens (can be given again)")
+    ap.add_argument("--isa", choices=("avx2",), help="both engines with AVX2 only")
+    ap.add_argument("--peer", help="llama.cpp's driver (default: found, or built with npm)")
+    ap.add_argument("--no-peer", action="store_true", help="measure pal alone")
+    ap.add_argument("--under", default="", metavar="COMMAND",
+                    help="run each engine through this, for instance 'taskset -c 0,1'")
+    ap.add_argument("--out", default=str(ROOT / "bench" / "results"), metavar="DIR")
+    return ap.parse_args()
 
 
 def main():
-    ap = argparse.ArgumentParser(description=__doc__,
-                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("pal")
-    ap.add_argument("models", nargs="+", metavar="MODEL")
-    built = Path(os.environ.get("PAL_PEER_DIR", Path.home() / ".cache" / "peer")) / "peer"
-    ap.add_argument("--peer", default=str(built) if built.exists() else None)
-    ap.add_argument("--rounds", type=int, default=3)
-    ap.add_argument("-t", "--threads", type=int, default=len(os.sched_getaffinity(0)))
-    ap.add_argument("-p", "--prefill", type=int, default=512)
-    ap.add_argument("-n", "--decode", type=int, default=64)
-    ap.add_argument("--json", metavar="FILE")
-    args = ap.parse_args()
+    args = options()
     args.pal = os.path.abspath(args.pal)
-    if not args.peer:
-        print("llama.cpp is not measured: it is not built (../shared/peer/setup.sh builds it)")
-    kept = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name in args.models:
-            model, samples = make(name, folder), {"pal": [], "peer": []}
-            for _ in range(args.rounds):
-                samples["pal"].append(measure(args.pal, model, args))
-                if args.peer:
-                    samples["peer"].append(measure(args.peer, model, args))
-            table(model, column(samples["pal"]), column(samples["peer"]))
-            kept[name] = samples
-            if model != name:
-                os.remove(model)
-    if args.json:
-        Path(args.json).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    here, when = machine.describe(), datetime.now(timezone.utc)
+    peer, models = find_peer(args), wanted_models(args.models)
+    load = os.getloadavg()[0]
+    if load > machine.QUIET_LOAD:
+        print_noise([f"the load average is {load:.2f} before it starts"])
+    if not peer:
+        print("llama.cpp is not measured (--no-peer)")
+    series = [one_series(args, peer, name, path, prefill)
+              for name, path in [(n, p or make_model(n)) for n, p in models]
+              for prefill in [args.prefill, *args.depth]]
+    found = machine.noise([p[e]["around"] for s in series for p in s["pairs"] for e in p["order"]],
+                          args.threads)
+    write_evidence(args, here, when, series, found)
+    print_noise(found)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (Failed, subprocess.CalledProcessError, OSError) as error:
+        sys.exit(f"compare.py: {error}")

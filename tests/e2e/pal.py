@@ -14,6 +14,7 @@ import sys
 import tempfile
 import unittest
 
+from tap import TapRunner
 from terminal import Terminal
 
 PAL, MODEL, MANPAGE = (os.path.abspath(a) for a in sys.argv[1:4])
@@ -533,40 +534,6 @@ class ChatAtATerminal(Case):
         t.expect("cut off.*> ")
         t.type("/quit\n")
         self.assertEqual(t.close(), 0)
-
-
-class TapResult(unittest.TestResult):
-    count = 0
-
-    def line(self, word, test, more=""):
-        self.count += 1
-        print(f"{word} {self.count} - {test.id().removeprefix('__main__.')}{more}", flush=True)
-
-    def addSuccess(self, test):
-        super().addSuccess(test)
-        self.line("ok", test)
-
-    def addSkip(self, test, reason):
-        super().addSkip(test, reason)
-        self.line("ok", test, f" # SKIP {reason}")
-
-    def addFailure(self, test, err):
-        super().addFailure(test, err)
-        self.line("not ok", test)
-        print(*("# " + line[:1000] for line in self.failures[-1][1].splitlines()), sep="\n")
-
-    def addError(self, test, err):
-        super().addError(test, err)
-        self.line("not ok", test)
-        print(*("# " + line[:1000] for line in self.errors[-1][1].splitlines()), sep="\n")
-
-
-class TapRunner:
-    def run(self, test):
-        print(f"1..{test.countTestCases()}")
-        result = TapResult()
-        test.run(result)
-        return result
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ import json
 import os
 from pathlib import Path
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,6 +36,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one process a core is para
 import numpy as np  # noqa: E402
 
 import harness  # noqa: E402
+import llamacpp  # noqa: E402
 import mkmodel  # noqa: E402
 import oracle  # noqa: E402
 import quants  # noqa: E402
@@ -50,24 +50,6 @@ LAYOUT_BAR = 1e-4        # the same where only the embedding is quantised
 LEAD, GREEDY, PROMPT = 4e-3, 64, 32
 PAIRS = (("pal f32", "pal_f32"), ("pal i16", "pal_i16"), ("pal f16", "pal_f16"),
          ("peer", "peer"), ("floor", "floor"))
-
-
-def find_peer(given):
-    """The llama.cpp driver: given, built before, or built now with npm; None and a reason."""
-    built = Path(os.environ.get("PAL_PEER_DIR", Path.home() / ".cache" / "peer"))
-    if given:
-        return given, ""
-    if (built / "peer").exists():
-        return str(built / "peer"), ""
-    setup = SHARED / "peer" / "setup.sh"
-    if not setup.exists():
-        return None, "no llama.cpp: there is no ../shared/peer"
-    if not shutil.which("npm"):
-        return None, "no llama.cpp: npm is not installed"
-    done = subprocess.run([str(setup), str(built)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        return None, "no llama.cpp: setup.sh failed: " + done.stderr.strip()[-200:].replace("\n", " ")
-    return str(built / "peer"), ""
 
 
 # --- the models ---
@@ -264,7 +246,7 @@ def main():
     ap.add_argument("--tokens", type=int, default=400)
     ap.add_argument("--keep", metavar="DIR", help="leave the models there")
     args = ap.parse_args()
-    args.peer, why = (None, "--no-peer") if args.no_peer else find_peer(args.peer)
+    args.peer, why = (None, "--no-peer") if args.no_peer else llamacpp.find_peer(args.peer)
     tap = harness.Tap()
     if why:
         tap.note(f"not compared with llama.cpp: {why}")

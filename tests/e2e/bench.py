@@ -1,0 +1,175 @@
+#!/usr/bin/python3
+"""bench/compare.py with a small model and a peer that is a script, as TAP.
+
+bench.py PAL MODEL COMPARE [unittest arguments]
+"""
+import json
+import os
+from pathlib import Path
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+import xml.etree.ElementTree as ElementTree
+
+from tap import TapRunner
+
+PAL, MODEL, COMPARE = (os.path.abspath(a) for a in sys.argv[1:4])
+LENGTHS = ["1", "2", "4", "8", "16", "32"]
+# Slower in every run, so that a sample tells which run it was; a line in a file for each.
+PEER = """#!/usr/bin/python3
+import json, os, sys
+if sys.argv[1] == "tokenize":
+    sys.exit("load_backend: loaded CPU backend from /somewhere/libggml-cpu-fake.so")
+log = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "runs")
+with open(log, "a") as f:
+    f.write(" ".join(sys.argv[3:]) + "\\n")
+run = len(open(log).readlines())
+if os.environ.get("PEER_FAILS") == str(run):
+    sys.exit("peer: no more")
+print(json.dumps({"engine": "llama.cpp", "threads": 1, "prefill_tokens": 8,
+    "prefill_tok_s": 100 / run, "decode_tokens": 2, "decode_tok_s": 10 / run,
+    "verify_ms": {str(1 << i): run * (i + 1.0) for i in range(6)}}))
+"""
+
+
+class Compare(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.out = Path(self.folder.name, "results")
+        self.peer = Path(self.folder.name, "peer")
+        self.peer.write_text(PEER, encoding="utf-8")
+        self.peer.chmod(0o755)
+
+    def compare(self, *args, peer=True, **env):
+        command = [sys.executable, COMPARE, "--pal", PAL, "--out", str(self.out), "-p", "8", "-n",
+                   "2", "-t", "1", *(["--peer", str(self.peer)] if peer else []), *args]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False,
+                              env={**os.environ, "XDG_CACHE_HOME": self.folder.name, **env})
+
+    def good(self, *args, **more):
+        p = self.compare(*args, **more)
+        self.assertEqual(p.returncode, 0, p.stderr)
+        evidence = list(self.out.glob("*.json"))
+        self.assertEqual(len(evidence), 1)
+        return p, json.loads(evidence[0].read_text(encoding="utf-8"))
+
+    def fails(self, text, *args, **more):
+        """One line on standard error that has the text, and nothing written."""
+        p = self.compare(*args, **more)
+        self.assertEqual(p.returncode, 1, p.stderr)
+        self.assertRegex(p.stderr.strip().split("\n")[-1], "^compare.py: .*" + text)
+        self.assertFalse(self.out.exists())
+
+    def check_spread(self, s, n):
+        self.assertEqual(len(s["values"]), n)
+        self.assertEqual((s["min"], s["max"]), (min(s["values"]), max(s["values"])))
+        self.assertTrue(s["min"] <= s["median"] <= s["max"], s)
+
+    def test_evidence(self):
+        p, e = self.good("--models", MODEL, "--pairs", "2")
+        self.assertEqual(e["format"], "palimpsest-bench-1")
+        self.assertRegex(e["date"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$")
+        self.assertTrue(e["machine"]["cpu"] and e["machine"]["cores"] > 0)
+        self.assertGreater(e["machine"]["memory_bytes"], 1 << 20)
+        self.assertIsInstance(e["machine"]["flags"], list)
+        self.assertEqual(e["settings"], {"pairs": 2, "threads": 1, "isa": None})
+        self.assertIsInstance(e["not_quiet"], list)
+        self.assertEqual("NOT QUIET" in p.stderr, bool(e["not_quiet"]) or
+                         "before it starts" in p.stderr)
+        (series,) = e["series"]
+        self.assertEqual(series["model"]["file_bytes"], os.path.getsize(MODEL))
+        self.assertRegex(series["model"]["hash"], r"^[0-9a-f]{16}$")
+        self.assertEqual(series["peer"]["library"], "libggml-cpu-fake.so")
+        self.assertIn("version", series["build"])
+        self.assertEqual(series["commands"]["peer"],
+                         f"peer bench {os.path.basename(MODEL)} -p 8 -n 2 -t 1")
+        self.assertEqual([q["order"] for q in series["pairs"]],
+                         [["pal", "peer"], ["peer", "pal"]])
+        for pair in series["pairs"]:
+            for engine in ("pal", "peer"):
+                self.assertEqual(list(pair[engine]["verify_ms"]), LENGTHS)
+                around = pair[engine]["around"]
+                self.assertTrue(all(around[k] >= 0 for k in ("load_average", "others_share",
+                                                             "stolen_share")), around)
+                self.assertTrue(around["wall_s"] > 0 and around["max_rss_bytes"] > 0, around)
+        # No folder of this machine, only names.
+        self.assertNotRegex(json.dumps(e), r'"[^"]*' + re.escape(self.folder.name))
+        self.assertNotIn(os.path.dirname(MODEL) + "/", json.dumps(e))
+
+    def test_summary(self):
+        p, e = self.good("--models", MODEL, "--pairs", "3")
+        (series,) = e["series"]
+        summary, pairs = series["summary"], series["pairs"]
+        names = ["decode", "prefill", *(f"verify({n})" for n in LENGTHS)]
+        for part in ("pal", "peer", "ratio"):
+            self.assertEqual(list(summary[part]), names)
+            for s in summary[part].values():
+                self.check_spread(s, 3)
+        # The n-th run of the peer is n times as slow, and a ratio is that of a pair.
+        self.assertEqual(summary["peer"]["decode"]["values"], [10, 5, 10 / 3])
+        self.assertEqual(summary["peer"]["verify(8)"]["values"], [4, 8, 12])
+        for i, pair in enumerate(pairs):
+            self.assertAlmostEqual(summary["ratio"]["decode"]["values"][i],
+                                   pair["pal"]["decode_tok_s"] / pair["peer"]["decode_tok_s"])
+            self.assertAlmostEqual(summary["ratio"]["verify(8)"]["values"][i],
+                                   pair["peer"]["verify_ms"]["8"] / pair["pal"]["verify_ms"]["8"])
+        for name in ("verify(8)/verify(1)", "verify(16)/verify(1)", "read_bytes_s", "read_share",
+                     "load_s", "rss_bytes"):
+            self.check_spread(summary[name], 3)
+        self.assertAlmostEqual(summary["rss_bar_bytes"], 1.15 * os.path.getsize(MODEL)
+                               + pairs[0]["pal"]["kv_bytes"])
+        for n in (1, 2, 3):
+            self.assertRegex(p.stdout, rf"(?m)^  pair {n}  decode .*x  prefill .*x  verify\(8\)")
+        self.assertRegex(p.stdout, r"(?m)^  decode .* llama.cpp 5: .*x \(.* to .*\)$")
+        self.assertRegex(p.stdout, r"(?m)^  peak memory .*  bar \d+ MB: (within|PAST IT)$")
+
+    def test_plot(self):
+        self.good("--models", MODEL, "--pairs", "2", "--depth", "20", "--under", "nice -n 0")
+        (path,) = self.out.glob("*.svg")
+        root = ElementTree.parse(path).getroot()
+        space = "{http://www.w3.org/2000/svg}"
+        self.assertEqual(root.tag, space + "svg")
+        series, phases, pairs = 2, 5, 2
+        self.assertEqual(len(root.findall(space + "rect")), series * phases)
+        self.assertEqual(len(root.findall(space + "circle")), series * phases * pairs)
+        height = float(root.get("height"))
+        for item in root.iter():
+            for name, most in (("cx", 760), ("x", 760), ("cy", height), ("y", height)):
+                self.assertTrue(0 <= float(item.get(name, 0)) <= most, item.attrib)
+        texts = [t.text for t in root.findall(space + "text")]
+        self.assertEqual(texts.count("decode"), series)
+        runs = Path(self.folder.name, "runs").read_text(encoding="utf-8").split("\n")[:-1]
+        self.assertEqual(runs, ["-p 8 -n 2 -t 1"] * 2 + ["-p 20 -n 2 -t 1"] * 2)
+
+    def test_alone(self):
+        isa = ["--isa", "avx2"] if platform.machine() == "x86_64" else []
+        p, e = self.good("--models", MODEL, "--pairs", "1", "--no-peer", *isa, peer=False)
+        self.assertIn("llama.cpp is not measured", p.stdout)
+        self.assertNotIn("ratio", e["series"][0]["summary"])
+        if isa:
+            self.assertEqual(e["series"][0]["model"]["isa"], "avx2")
+        self.assertFalse(list(self.out.glob("*.svg")))
+
+    def test_failures(self):
+        self.fails("no model 'nothing': neither a file", "--models", "nothing")
+        self.fails("no model '0.6b-q7'", "--models", "0.6b-q7")
+        self.fails("peer bench .*exit status 1: peer: no more", "--models", MODEL,
+                   PEER_FAILS="2")
+        self.fails("bench .*exit status 1: pal: .*broken.gguf", "--models", self.broken())
+        self.fails("not built by ../shared/peer/setup.sh", "--models", MODEL, "--isa", "avx2")
+        self.fails("No such file|peer: ", "--models", MODEL, "--peer", "/nowhere/peer")
+        self.peer.write_text("#!/bin/sh\necho '{}'\n", encoding="utf-8")
+        self.fails("no figures in", "--models", MODEL)
+
+    def broken(self):
+        path = Path(self.folder.name, "broken.gguf")
+        path.write_bytes(b"GGUF")
+        return str(path)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[4:]], testRunner=TapRunner)
