@@ -27,11 +27,10 @@
 #include "kernels/matrix.h"
 
 #define PAL__ATTN_BLOCK 64 /* positions that one softmax step combines */
-#define PAL__ATTN_TILE 16  /* positions whose K lie side by side */
 #define PAL__ATTN_MAX_QUERIES 4
 
 /* One block of K and V of one kv head.
- * k: [PAL__ATTN_BLOCK / 16][head_dim][16] (lanes are positions)
+ * k: [head_dim][PAL__ATTN_BLOCK]: positions are lanes, and reading is in one direction
  * v: [PAL__ATTN_BLOCK][v_stride], v_stride = head_dim rounded up to 16, padding zero
  * Elements are float, IEEE half, or int16 times the scale of their position. */
 typedef enum { PAL__KV_FLOAT, PAL__KV_HALF, PAL__KV_INT16 } pal__kv_kind;
@@ -39,6 +38,7 @@ typedef enum { PAL__KV_FLOAT, PAL__KV_HALF, PAL__KV_INT16 } pal__kv_kind;
 typedef struct {
 	const void *k, *v;
 	const float *k_scale, *v_scale; /* [PAL__ATTN_BLOCK], of PAL__KV_INT16 alone */
+	const void *next; /* K that will be read after this block's V, to fetch ahead; or NULL */
 	pal__kv_kind kind;
 	size_t head_dim;
 	float scale; /* of the scores */

@@ -272,12 +272,9 @@ static void scores(const pal__attn_kv *kv, const pal__attn_query *q, float s[PAL
 {
 	for (int j = 0; j < PAL__ATTN_BLOCK; j++) {
 		float dot = 0;
-		size_t tile = (size_t)j / PAL__ATTN_TILE, lane = (size_t)j % PAL__ATTN_TILE;
 		for (size_t d = 0; d < kv->head_dim; d++)
 			dot = fma(q->q[d],
-				  element(kv->k, kv->kind,
-					  (tile * kv->head_dim + d) * PAL__ATTN_TILE + lane),
-				  dot);
+				  element(kv->k, kv->kind, d * PAL__ATTN_BLOCK + (size_t)j), dot);
 		if (kv->kind == PAL__KV_INT16)
 			dot *= kv->k_scale[j];
 		s[j] = j >= q->lo && j < q->hi ? dot * kv->scale : -INFINITY;

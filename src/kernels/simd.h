@@ -678,6 +678,17 @@ INLINE vf kv_load(const void *p, pal__kv_kind kind, size_t i)
 				    : vf_load((const float *)p + i);
 }
 
+/* Few queries (decoding) wait for memory: while K is read V is fetched, and while V is read
+ * the next block's K, element for element, as they are of one size. Many share what they read. */
+#define FETCHED 2
+
+INLINE void fetch(const void *p, pal__kv_kind kind, size_t at, size_t n)
+{
+	size_t size = kind == PAL__KV_FLOAT ? 4 : 2;
+	for (size_t i = 0; i < n * size; i += 64)
+		__builtin_prefetch((const uint8_t *)p + at * size + i);
+}
+
 /* Dots of n queries with `tiles` tiles of K from tile t0, stored unscaled. */
 INLINE void dots(const pal__attn_kv *kv, pal__kv_kind kind, const pal__attn_query *q, int n, int t0,
 		 int tiles, float s[][PAL__ATTN_BLOCK])
@@ -686,16 +697,19 @@ INLINE void dots(const pal__attn_kv *kv, pal__kv_kind kind, const pal__attn_quer
 	size_t hd = kv->head_dim;
 	for (int i = 0; i < n * tiles; i++)
 		acc[i] = vf_set(0);
-	for (size_t d = 0; d < hd; d++)
+	for (size_t d = 0; d < hd; d++) {
+		if (n <= FETCHED)
+			fetch(kv->v, kind, d * PAL__ATTN_BLOCK, PAL__ATTN_BLOCK);
 		for (int t = 0; t < tiles; t++) {
-			vf k = kv_load(kv->k, kind, ((size_t)(t0 + t) * hd + d) * PAL__ATTN_TILE);
+			vf k = kv_load(kv->k, kind, d * PAL__ATTN_BLOCK + (size_t)(t0 + t) * 16);
 			for (int i = 0; i < n; i++)
 				acc[i * tiles + t] =
 					vf_fma(vf_set(q[i].q[d]), k, acc[i * tiles + t]);
 		}
+	}
 	for (int i = 0; i < n; i++)
 		for (int t = 0; t < tiles; t++)
-			vf_store(s[i] + (t0 + t) * PAL__ATTN_TILE, acc[i * tiles + t]);
+			vf_store(s[i] + (t0 + t) * 16, acc[i * tiles + t]);
 }
 
 /* Scores to weights: masks, running maximum, exp and sum. Returns what acc shrinks by. */
@@ -741,12 +755,15 @@ INLINE void sum_v(const pal__attn_kv *kv, pal__kv_kind kind, pal__attn_query *q,
 	for (int i = 0; i < n; i++)
 		for (int d = 0; d < dims; d++)
 			acc[i * dims + d] = vf_load(q[i].acc + d0 + 16 * (size_t)d);
-	for (int j = lo; j < hi; j++)
+	for (int j = lo; j < hi; j++) {
+		if (n <= FETCHED && kv->next)
+			fetch(kv->next, kind, (size_t)j * stride + d0, (size_t)dims * 16);
 		for (int d = 0; d < dims; d++) {
 			vf v = kv_load(kv->v, kind, (size_t)j * stride + d0 + 16 * (size_t)d);
 			for (int i = 0; i < n; i++)
 				acc[i * dims + d] = vf_fma(vf_set(s[i][j]), v, acc[i * dims + d]);
 		}
+	}
 	for (int i = 0; i < n; i++)
 		for (int d = 0; d < dims; d++)
 			vf_store(q[i].acc + d0 + 16 * (size_t)d, acc[i * dims + d]);
@@ -780,7 +797,7 @@ INLINE void attn_n(const pal__attn_kv *kv, pal__kv_kind kind, pal__attn_query *q
 		last = q[i].hi > last ? q[i].hi : last;
 	}
 	const int tiles = ATTN_TILES(n);
-	int t = first / PAL__ATTN_TILE, t_end = (last + PAL__ATTN_TILE - 1) / PAL__ATTN_TILE;
+	int t = first / 16, t_end = (last + 15) / 16;
 	for (; t + tiles <= t_end; t += tiles)
 		dots(kv, kind, q, n, t, tiles, s);
 	for (; t < t_end; t++)

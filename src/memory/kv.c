@@ -79,19 +79,18 @@ void pal__kv_store(pal__kv *kv, const pal__kernels *kernels, size_t layer, size_
 {
 	size_t hd = kv->shape.head_dim, stride = (hd + 15) & ~(size_t)15;
 	size_t place = (size_t)(pos % PAL__ATTN_BLOCK);
-	size_t tile = place / PAL__ATTN_TILE, lane = place % PAL__ATTN_TILE;
-	size_t k_at = tile * hd * PAL__ATTN_TILE + lane, v_at = place * stride;
+	size_t v_at = place * stride;
 	parts b = parts_of(kv, layer, head, pos / PAL__ATTN_BLOCK);
 	if (kv->shape.kind == PAL__KV_FLOAT) {
 		for (size_t d = 0; d < hd; d++)
-			((float *)b.k)[k_at + d * PAL__ATTN_TILE] = k[d];
+			((float *)b.k)[d * PAL__ATTN_BLOCK + place] = k[d];
 		memcpy((float *)b.v + v_at, v, hd * sizeof *v);
 		return;
 	}
 	uint16_t rounded[PAL__KV_MAX_DIM];
 	float k_scale = round_to(kv, kernels, k, rounded);
 	for (size_t d = 0; d < hd; d++)
-		((uint16_t *)b.k)[k_at + d * PAL__ATTN_TILE] = rounded[d];
+		((uint16_t *)b.k)[d * PAL__ATTN_BLOCK + place] = rounded[d];
 	float v_scale = round_to(kv, kernels, v, (uint16_t *)b.v + v_at);
 	if (b.k_scale) {
 		b.k_scale[place] = k_scale;

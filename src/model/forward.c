@@ -233,6 +233,8 @@ static void attend_run(const attention *t, size_t head, const pal__row *rows, co
 	for (int64_t b = first; b < end; b++) {
 		pal__attn_kv block = pal__kv_block(kv, t->layer, head, b);
 		block.scale = h->attn_scale;
+		if (b + 1 < end)
+			block.next = pal__kv_block(kv, t->layer, head, b + 1).k;
 		size_t from = 0, to = 0;
 		for (size_t i = 0; i < n; i++) {
 			int64_t pos = rows[row_of[i]].pos, b0, b1;

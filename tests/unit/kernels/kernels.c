@@ -285,8 +285,13 @@ static bool test_attn(const pal__kernels *k, pal__kv_kind kind, bool hostile)
 	bool good = true;
 	float scales[128];
 	for (int block = 0; block < 3; block++) {
-		pal__attn_kv kv = {
-			kk, vv, scales, scales + 64, kind, hd, 0.125f * (float)(1 + below(8))};
+		pal__attn_kv kv = {.k = kk,
+				   .v = vv,
+				   .k_scale = scales,
+				   .v_scale = scales + 64,
+				   .kind = kind,
+				   .head_dim = hd,
+				   .scale = 0.125f * (float)(1 + below(8))};
 		for (int i = 0; i < 128; i++)
 			scales[i] = number(hostile) * 0x1p-15f;
 		fill_kv(kk, k_n, kind, hostile);

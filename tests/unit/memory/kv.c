@@ -120,8 +120,7 @@ static void check_head(const pal__kv *kv, size_t layer, size_t head, int64_t pos
 		v_max = __builtin_fmaxf(v_max, __builtin_fabsf(value(layer, head, pos, d, 1)));
 	}
 	for (size_t d = 0; d < hd; d++) {
-		float k =
-			element(&b, b.k, b.k_scale, place, (place / 16 * hd + d) * 16 + place % 16);
+		float k = element(&b, b.k, b.k_scale, place, d * PAL__ATTN_BLOCK + place);
 		float v = element(&b, b.v, b.v_scale, place, place * stride + d);
 		close_enough(b.kind, k, value(layer, head, pos, d, 0), k_max);
 		close_enough(b.kind, v, value(layer, head, pos, d, 1), v_max);
