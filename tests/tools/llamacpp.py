@@ -37,8 +37,10 @@ def with_only(peer, variant, folder):
     if not (have / wanted).exists() or not setup.exists():
         return None, f"{peer} was not built by ../shared/peer/setup.sh with {wanted}"
     libraries.mkdir(parents=True, exist_ok=True)
-    for path in libraries.iterdir():
-        path.unlink()
+    package = Path(folder) / PACKAGE / "package.json"
+    for path in (*libraries.iterdir(), package):
+        path.unlink(missing_ok=True)
+    package.symlink_to(Path(peer).resolve().parent / PACKAGE / "package.json")
     for path in have.iterdir():
         if path.name == wanted or not path.name.startswith("libggml-cpu-"):
             (libraries / path.name).symlink_to(path)
