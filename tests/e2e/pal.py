@@ -502,7 +502,7 @@ class ChatAtATerminal(Case):
 
     def test_ctrl_c_stops_the_answer_only(self):
         t = self.start("--temp", 1)
-        for _ in range(20):  # an answer may be over before Ctrl-C comes
+        for _ in range(200):  # an answer may be over before Ctrl-C comes
             t.type("/reset\n")
             t.expect("a new conversation.*> ")
             t.type("Hello\n")
