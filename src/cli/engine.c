@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "cli/output.h"
 
 pal_status pal__engine_check(const pal__engine *e, pal_error *err)

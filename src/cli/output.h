@@ -16,8 +16,6 @@
 
 #include "base/status.h"
 
-double pal__now(void); /* seconds of a clock that never goes back */
-
 /* Bytes to standard output, buffered. Errors: PAL_EIO. */
 pal_status pal__out_write(const void *bytes, size_t n, pal_error *err);
 pal_status pal__out_id(int32_t id, pal_error *err); /* on a line of its own */

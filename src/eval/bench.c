@@ -1,9 +1,9 @@
 #include "eval/bench.h"
 
 #include <string.h>
-#include <time.h>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "model/model.h"
 
@@ -13,13 +13,6 @@
 #define READ_CHUNK ((size_t)1 << 20) /* bytes of one item of the pool */
 #define READ_PASSES 5
 #define READ_SUMS 32 /* accumulators: additions never wait for one another */
-
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 struct bench {
 	pal_session *s;
@@ -61,9 +54,9 @@ static pal_status prefill(struct bench *b, int64_t from, int64_t to, double *sec
 			  pal_error *err)
 {
 	size_t n = (size_t)(to - from);
-	double start = now();
+	double start = pal__now();
 	pal_status s = pal_session_append(b->s, b->ids + from, n, NULL, on_prefill, b, err);
-	*seconds += now() - start;
+	*seconds += pal__now() - start;
 	advance(b, n);
 	return s;
 }
@@ -78,7 +71,7 @@ static pal_status warm_up(struct bench *b, int64_t n_prefill, pal_error *err)
 static pal_status decode(struct bench *b, int64_t n, double *seconds, pal_error *err)
 {
 	int32_t token = 5;
-	double start = now();
+	double start = pal__now();
 	for (int64_t i = 0; i < n; i++) {
 		pal_status status = pal_session_append(b->s, &token, 1, NULL, NULL, NULL, err);
 		if (status)
@@ -86,7 +79,7 @@ static pal_status decode(struct bench *b, int64_t n, double *seconds, pal_error 
 		token = argmax(pal_session_logits(b->s), b->n_vocab);
 		advance(b, 1);
 	}
-	*seconds = now() - start;
+	*seconds = pal__now() - start;
 	return PAL_OK;
 }
 
@@ -96,10 +89,10 @@ static pal_status verify(struct bench *b, pal__bench *r, pal_error *err)
 	for (size_t i = 0; i < PAL__BENCH_VERIFY; i++) {
 		double best = 0;
 		for (int round = 0; round < PAL__BENCH_ROUNDS; round++) {
-			double start = now();
+			double start = pal__now();
 			pal_status status = pal_session_append(b->s, b->ids, (size_t)1 << i,
 							       b->logits, NULL, NULL, err);
-			double t = now() - start;
+			double t = pal__now() - start;
 			if (!status)
 				status = pal_session_truncate(b->s, length, err);
 			if (status)
@@ -226,9 +219,9 @@ pal_status pal__bench_bandwidth(pal__pool *pool, double *bytes_s, pal_error *err
 		return pal__fail_memory(err, "the buffer whose reading is timed", READ_BYTES);
 	pal__pool_run(pool, n, fill_chunk, &r);
 	for (int pass = 0; pass < READ_PASSES; pass++) {
-		double start = now();
+		double start = pal__now();
 		pal__pool_run(pool, n, read_chunk, &r);
-		double rate = (double)READ_BYTES / (now() - start);
+		double rate = (double)READ_BYTES / (pal__now() - start);
 		best = rate > best ? rate : best;
 	}
 	pal__free_aligned(r.data, READ_BYTES);

@@ -9,9 +9,9 @@
  *  - Everything is allocated before the first token.
  */
 #include <string.h>
-#include <time.h>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "draft/sample.h"
 #include "model/model.h"
@@ -34,13 +34,6 @@ struct stream {
 pal_sampling pal_sampling_default(void)
 {
 	return (pal_sampling){.top_p = 1, .repeat_penalty = 1, .repeat_last = 64};
-}
-
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 static pal_status check_stops(struct stream *t, pal_error *err)
@@ -207,7 +200,7 @@ pal_status pal_generate(pal_session *s, const pal_generate_options *options,
 	pal__sampler *sampler = NULL;
 	pal_model_info info;
 	pal_generate_result result = {0};
-	double start = now();
+	double start = pal__now();
 	pal_status status = prepare(s, options, &t, err);
 	if (status)
 		return status;
@@ -219,7 +212,7 @@ pal_status pal_generate(pal_session *s, const pal_generate_options *options,
 	pal__free(t.text);
 	if (status)
 		return status;
-	result.seconds = now() - start;
+	result.seconds = pal__now() - start;
 	if (out)
 		*out = result;
 	return PAL_OK;
