@@ -132,10 +132,12 @@ def measure(command):
 
 
 def measure_pairs(args, what, todo):
-    """The pairs of a series, and what pal says of its build and the model."""
-    pairs, said = [], {}
-    for i in range(args.pairs):
-        order = list(todo) if i % 2 == 0 else list(todo)[::-1]
+    """The pairs of a series, those that were disturbed and measured again, and what pal says
+    of its build and the model."""
+    print(f"\n{what}", flush=True)
+    pairs, disturbed, said = [], [], {}
+    while len(pairs) < args.pairs:
+        order = list(todo) if len(pairs) % 2 == 0 else list(todo)[::-1]
         pair = {"order": order}
         for engine in order:
             sample, around = measure(todo[engine])
@@ -143,9 +145,11 @@ def measure_pairs(args, what, todo):
             if engine == "pal":
                 said = {"model": kept["model"], "build": kept["build"]}
             pair[engine] = {**sample, "around": around}
-        pairs.append(pair)
-        print_pair(i, pair, what)
-    return pairs, said
+        again = len(disturbed) < args.retries and any(
+            machine.disturbed(pair[engine]["around"]) for engine in order)
+        (disturbed if again else pairs).append(pair)
+        print_pair("again " if again else f"pair {len(pairs)}", pair)
+    return pairs, disturbed, said
 
 
 def phases(sample):
@@ -192,11 +196,9 @@ def summarize(pairs, file_bytes):
 # --- printing ---
 
 
-def print_pair(i, pair, what):
-    if i == 0:
-        print(f"\n{what}")
+def print_pair(name, pair):
     ours = phases(pair["pal"])
-    text = [f"  pair {i + 1}"]
+    text = [f"  {name}"]
     for name, unit in (("decode", "tok/s"), ("prefill", "tok/s"), ("verify(8)", "ms")):
         if "peer" in pair:
             text.append(f"{name} {ours[name][0]:.4g}/{phases(pair['peer'])[name][0]:.4g} {unit} "
@@ -251,7 +253,7 @@ def one_series(args, peer, name, path, prefill):
     what = f"{name}, {prefill} tokens, {args.threads} threads" + (
         f", {args.isa}" if args.isa else "") + (
         f"; llama.cpp {library['release']}, {library['library']}" if peer else "; pal alone")
-    pairs, said = measure_pairs(args, what, todo)
+    pairs, disturbed, said = measure_pairs(args, what, todo)
     size = os.path.getsize(path)
     summary = summarize(pairs, size)
     print_summary(summary)
@@ -259,7 +261,7 @@ def one_series(args, peer, name, path, prefill):
     return {"model": {**model, "label": name, "file_bytes": size}, "prefill_tokens": prefill,
             "decode_tokens": args.decode, "build": said["build"], "peer": library,
             "commands": {k: public(c) for k, c in todo.items()}, "pairs": pairs,
-            "summary": summary}
+            "disturbed": disturbed, "summary": summary}
 
 
 def write_evidence(args, here, when, series, found):
@@ -269,7 +271,8 @@ def write_evidence(args, here, when, series, found):
                      *([args.isa] if args.isa else [])])
     evidence = {"format": FORMAT, "date": when.isoformat(timespec="seconds"), "machine": here,
                 "commit": commit(), "python": sys.version.split()[0],
-                "settings": {"pairs": args.pairs, "threads": args.threads, "isa": args.isa},
+                "settings": {"pairs": args.pairs, "retries": args.retries, "threads": args.threads,
+                             "isa": args.isa},
                 "not_quiet": found, "series": series}
     (out / f"{name}.json").write_text(json.dumps(evidence, indent=1) + "\n", encoding="utf-8")
     written = [out / f"{name}.json"]
@@ -294,6 +297,9 @@ def options():
     ap.add_argument("--pal", default=str(ROOT / "build" / "pal"))
     ap.add_argument("--models", default=SHAPES[0], help=f"default: {SHAPES[0]}, all types")
     ap.add_argument("--pairs", type=number, default=7)
+    ap.add_argument("--retries", type=int, default=0, metavar="N",
+                    help="measure a pair again when other processes or the host took more than "
+                         f"{machine.QUIET_SHARE:.0%}% of the CPU time, N times in a series at most")
     ap.add_argument("-p", "--prefill", type=number, default=512, help="tokens of the prompt")
     ap.add_argument("-n", "--decode", type=number, default=64, help="tokens to decode")
     ap.add_argument("-t", "--threads", type=number, default=2)

@@ -95,6 +95,10 @@ def run(command, timeout):
         return out.read().decode(errors="replace"), around
 
 
+def disturbed(around):
+    return max(around["others_share"], around["stolen_share"]) > QUIET_SHARE
+
+
 def noise(runs, threads):
     """Sentences about a machine that was not quiet; runs: what was around them, in order."""
     found = []

@@ -3,6 +3,7 @@
 
 bench.py PAL MODEL COMPARE [unittest arguments]
 """
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -76,7 +77,7 @@ class Compare(unittest.TestCase):
         self.assertTrue(e["machine"]["cpu"] and e["machine"]["cores"] > 0)
         self.assertGreater(e["machine"]["memory_bytes"], 1 << 20)
         self.assertIsInstance(e["machine"]["flags"], list)
-        self.assertEqual(e["settings"], {"pairs": 2, "threads": 1, "isa": None})
+        self.assertEqual(e["settings"], {"pairs": 2, "retries": 0, "threads": 1, "isa": None})
         self.assertIsInstance(e["not_quiet"], list)
         self.assertEqual("NOT QUIET" in p.stderr, bool(e["not_quiet"]) or
                          "before it starts" in p.stderr)
@@ -144,6 +145,21 @@ class Compare(unittest.TestCase):
         self.assertEqual(texts.count("decode"), series)
         runs = Path(self.folder.name, "runs").read_text(encoding="utf-8").split("\n")[:-1]
         self.assertEqual(runs, ["-p 8 -n 2 -t 1"] * 2 + ["-p 20 -n 2 -t 1"] * 2)
+
+    def test_disturbed_pairs(self):
+        with contextlib.ExitStack() as stack:
+            for _ in range(1 + os.cpu_count() // 8):  # an eighth of the machine is enough
+                busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                stack.callback(busy.wait)
+                stack.callback(busy.kill)
+            p, e = self.good("--models", MODEL, "--pairs", "1", "--retries", "2")
+        (series,) = e["series"]
+        self.assertEqual((len(series["pairs"]), len(series["disturbed"])), (1, 2))
+        self.assertEqual([q["order"] for q in series["disturbed"]], [["pal", "peer"]] * 2)
+        self.assertEqual(series["summary"]["peer"]["decode"]["values"], [10 / 3])
+        self.assertEqual(p.stdout.count("\n  again "), 2)
+        self.assertIn("NOT QUIET", p.stderr)
+        self.assertTrue(e["not_quiet"])
 
     def test_alone(self):
         isa = ["--isa", "avx2"] if platform.machine() == "x86_64" else []
