@@ -15,6 +15,7 @@ import json
 import os
 from pathlib import Path
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -97,6 +98,8 @@ def find_peer(args):
 
 
 def commit():
+    if not shutil.which("git"):
+        return None
     done = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
                           capture_output=True, text=True, check=False)
     return done.stdout.strip() or None

@@ -144,7 +144,8 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__,
                                  formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("pal")
-    ap.add_argument("--rounds", type=int, default=16)
+    ap.add_argument("--rounds", type=int, default=int(os.environ.get("PAL_ROUNDS", 16)),
+                    help="random models (default: $PAL_ROUNDS or 16)")
     ap.add_argument("--seed", type=int, default=1, help="of the first round; the others follow")
     ap.add_argument("--neon-pal", metavar="PATH", default=os.environ.get("PAL_NEON"),
                     help="pal built for 64-bit ARM (default: $PAL_NEON)")

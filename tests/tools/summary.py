@@ -72,6 +72,17 @@ def count(entry):
     return passed, failed, skipped
 
 
+def report_skipped(skipped):
+    """One line for all tests of a program that did not run for the same reason."""
+    groups = {}
+    for name, why in skipped:
+        program, _, test = name.rpartition(": ")
+        groups.setdefault((program, why), []).append(test)
+    for (program, why), tests in groups.items():
+        what = tests[0] if len(tests) == 1 else f"{len(tests)} tests, {tests[0]} first"
+        print("not run: " + ": ".join(part for part in (program, what, why) if part))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps")
@@ -99,8 +110,7 @@ def main():
                     skipped.append(tuple(name.split(": ", 1)))
                 else:
                     failed.append(name)
-    for name, why in skipped:
-        print(f"not run: {name}: {why}" if why else f"not run: {name}")
+    report_skipped(skipped)
     for name in failed:
         print(f"FAILED: {name}")
     if skipped:
