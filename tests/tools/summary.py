@@ -57,13 +57,13 @@ def skip_all_reason(text):
 
 
 def count(entry):
-    """As tap_counts, for one entry of testlog.json."""
+    """As tap_counts, for one entry of testlog.json; skipped: (program, test, reason)."""
     text, result, name = entry.get("stdout") or "", entry["result"], entry["name"]
     passed, failed, skipped = tap_counts(text)
     failed = [f"{name}: {sub}" for sub in failed]
-    skipped = [(f"{name}: {sub}", reason) for sub, reason in skipped]
+    skipped = [(name, sub, reason) for sub, reason in skipped]
     if result == "SKIP" and not skipped:
-        skipped = [(name, skip_all_reason(text) or last_line(entry))]
+        skipped = [(name, "", skip_all_reason(text) or last_line(entry))]
     elif result in ("OK", "EXPECTEDFAIL"):
         passed = passed or (0 if skipped else 1)
     elif result != "SKIP" and not failed:
@@ -75,8 +75,7 @@ def count(entry):
 def report_skipped(skipped):
     """One line for all tests of a program that did not run for the same reason."""
     groups = {}
-    for name, why in skipped:
-        program, _, test = name.rpartition(": ")
+    for program, test, why in skipped:
         groups.setdefault((program, why), []).append(test)
     for (program, why), tests in groups.items():
         what = tests[0] if len(tests) == 1 else f"{len(tests)} tests, {tests[0]} first"
@@ -99,7 +98,7 @@ def main():
                 p, bad, not_run = count(json.loads(line))
                 passed += p
                 failed += [f"{build}: {name}" for name in bad]
-                skipped += [(f"{build}: {name}", why) for name, why in not_run]
+                skipped += [(f"{build}: {name}", test, why) for name, test, why in not_run]
     if args.steps:
         with open(args.steps, encoding="utf-8") as f:
             for line in f:
@@ -107,7 +106,8 @@ def main():
                 if verdict == "pass":
                     passed += 1
                 elif verdict == "skip":
-                    skipped.append(tuple(name.split(": ", 1)))
+                    what, why = name.split(": ", 1)
+                    skipped.append((what, "", why))
                 else:
                     failed.append(name)
     report_skipped(skipped)
