@@ -11,6 +11,7 @@ GGUF files, with commas between them.
 """
 import argparse
 from datetime import datetime, timezone
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -97,7 +98,12 @@ def find_peer(args):
     return os.path.abspath(peer)
 
 
+def sha256(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
 def commit():
+    """Of this checkout, from which --pal is not necessarily built."""
     if not shutil.which("git"):
         return None
     done = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
@@ -267,13 +273,13 @@ def one_series(args, peer, name, path, prefill):
             "disturbed": disturbed, "summary": summary}
 
 
-def write_evidence(args, here, when, series, found):
+def write_evidence(args, here, when, built, series, found):
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     name = "-".join([when.strftime("%Y%m%dT%H%M%SZ"), machine.label(here),
                      *([args.isa] if args.isa else [])])
     evidence = {"format": FORMAT, "date": when.isoformat(timespec="seconds"), "machine": here,
-                "commit": commit(), "python": sys.version.split()[0],
+                **built, "python": sys.version.split()[0],
                 "settings": {"pairs": args.pairs, "retries": args.retries, "threads": args.threads,
                              "isa": args.isa},
                 "not_quiet": found, "series": series}
@@ -321,6 +327,8 @@ def main():
     args = options()
     args.pal = os.path.abspath(args.pal)
     here, when = machine.describe(), datetime.now(timezone.utc)
+    # Now: the checkout may change, and the program be built anew, while this runs.
+    built = {"commit": commit(), "pal_sha256": sha256(args.pal)}
     peer, models = find_peer(args), wanted_models(args.models)
     load = os.getloadavg()[0]
     if load > machine.QUIET_LOAD:
@@ -332,7 +340,9 @@ def main():
               for prefill in [args.prefill, *args.depth]]
     found = machine.noise([p[e]["around"] for s in series for p in s["pairs"] for e in p["order"]],
                           args.threads)
-    write_evidence(args, here, when, series, found)
+    if sha256(args.pal) != built["pal_sha256"]:
+        raise Failed(f"{args.pal} was replaced while it was measured")
+    write_evidence(args, here, when, built, series, found)
     print_noise(found)
 
 

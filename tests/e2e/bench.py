@@ -4,6 +4,7 @@
 bench.py PAL MODEL COMPARE [unittest arguments]
 """
 import contextlib
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -78,6 +79,7 @@ class Compare(unittest.TestCase):
         self.assertGreater(e["machine"]["memory_bytes"], 1 << 20)
         self.assertIsInstance(e["machine"]["flags"], list)
         self.assertEqual(e["settings"], {"pairs": 2, "retries": 0, "threads": 1, "isa": None})
+        self.assertEqual(e["pal_sha256"], hashlib.sha256(Path(PAL).read_bytes()).hexdigest())
         self.assertIsInstance(e["not_quiet"], list)
         self.assertEqual("NOT QUIET" in p.stderr, bool(e["not_quiet"]) or
                          "before it starts" in p.stderr)
