@@ -5,7 +5,8 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 MESON ?= meson
 
-TEST = $(MESON) test -C $(BUILD) --no-rebuild --print-errorlogs
+# A test that hangs must end, but one that starves on a busy machine has not failed.
+TEST = $(MESON) test -C $(BUILD) --no-rebuild --print-errorlogs --timeout-multiplier 4
 
 # build/pal and the library.
 all: $(BUILD)/build.ninja
