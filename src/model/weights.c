@@ -275,6 +275,8 @@ static pal_status pack(loader *l)
 	l->hashes = pal__calloc(l->n_items, sizeof *l->hashes);
 	if (!l->hashes)
 		return pal__fail_memory(l->err, "the list of hashes", l->n_items);
+	if (l->progress) /* items may all fall to other threads, which do not report */
+		l->progress(l->user, 0, l->g->file.size);
 	pal__pool_run(l->model->pool, l->n_items, pack_item, l);
 	XXH64_hash_t head = XXH3_64bits(l->g->file.data, (size_t)l->g->data_offset);
 	l->model->hash = XXH3_64bits_withSeed(l->hashes, l->n_items * sizeof *l->hashes, head);
