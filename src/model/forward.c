@@ -123,34 +123,26 @@ static void prepare_panel(const preparation *p, size_t first, int width)
 {
 	const pal__kernels *k = p->a->k;
 	uint8_t *panel = (uint8_t *)p->a->s->panels + pal__panels_bytes(first, p->k, k->wide_acts);
-	for (int i = 0; i < width; i++) {
-		size_t row = first + (size_t)i;
-		const float *x = p->x + row * p->k;
-		if (p->norm) {
-			k->rms_norm(x, p->norm, p->k, p->a->h->rms_eps, p->normed + row * p->k);
-			x = p->normed + row * p->k;
-		}
+	for (size_t row = first; row < first + (size_t)width; row++) {
+		if (p->norm)
+			k->rms_norm(p->x + row * p->k, p->norm, p->k, p->a->h->rms_eps,
+				    p->normed + row * p->k);
 		if (p->up) {
 			float *gate = p->a->s->gate + row * p->k;
 			(p->a->h->arch == PAL__GEMMA3 ? k->geglu
 						      : k->swiglu)(gate, p->up + row * p->k, p->k);
 		}
-		if (p->round)
-			k->quantize(x, p->k, width, i, panel);
 	}
+	if (p->round)
+		k->quantize((p->norm ? p->normed : p->x) + first * p->k, p->k, width, panel);
 }
 
 static void prepare_item(void *arg, size_t item, int worker)
 {
 	const preparation *p = arg;
-	size_t n = (size_t)p->a->n, first = item * PAL__PANEL;
-	size_t end = first + PAL__PANEL < n ? first + PAL__PANEL : n;
+	size_t n = (size_t)p->a->n, panel = (size_t)p->a->k->panel, first = item * panel;
 	(void)worker;
-	while (first < end) {
-		int width = pal__panel_width(n - first);
-		prepare_panel(p, first, width);
-		first += (size_t)width;
-	}
+	prepare_panel(p, first, pal__panel_width(n - first, (int)panel));
 }
 
 /* y = w x for up to three matrices of one input. What the input needs before (norm, gate,
@@ -158,7 +150,7 @@ static void prepare_item(void *arg, size_t item, int worker)
 static void multiply(const pass *a, preparation p, const product *list, int n_list)
 {
 	products job = {.k = a->k, .n = n_list};
-	size_t total = 0;
+	size_t total = 0, panel = (size_t)a->k->panel;
 	p.a = a;
 	for (int i = 0; i < n_list; i++) {
 		job.p[i] = list[i];
@@ -166,7 +158,7 @@ static void multiply(const pass *a, preparation p, const product *list, int n_li
 		p.round = p.round || !pal__type_is_float(list[i].w->type);
 	}
 	p.k = list[0].w->n_cols;
-	pal__pool_run(a->m->pool, ((size_t)a->n + PAL__PANEL - 1) / PAL__PANEL, prepare_item, &p);
+	pal__pool_run(a->m->pool, ((size_t)a->n + panel - 1) / panel, prepare_item, &p);
 	job.acts = (pal__acts){
 		.n = (size_t)a->n, .k = p.k, .x = p.norm ? p.normed : p.x, .q = a->s->panels};
 	/* Enough items to even out threads of different speed, each of some hundred rows. */
