@@ -58,7 +58,7 @@ typedef void (*pal_progress)(void *user, uint64_t done, uint64_t total);
 
 typedef struct pal_model_options {
 	int n_threads;         /* 1 to PAL_MAX_THREADS; 0: one for each core this process may use */
-	const char *isa;       /* "scalar", "avx2", "avx512", "neon"; NULL: the best here */
+	const char *isa;       /* "scalar", "avx2", "avx512", "amx", "neon"; NULL: the best here */
 	bool no_weights;       /* check and measure only: no sessions, and a hash of 0 */
 	pal_progress progress; /* or NULL */
 	void *user;

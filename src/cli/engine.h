@@ -23,7 +23,7 @@ typedef struct {
 		 "tokens of one forward pass (the result is the same)")
 #define PAL__OPTION_CTX(e, text) PAL__INT("ctx", 0, &(e).ctx, 1, PAL_MAX_CONTEXT, text)
 #define PAL__OPTION_ISA(e)                                                                         \
-	PAL__CHOICE("isa", 0, &(e).isa, "scalar|avx2|avx512|neon",                                 \
+	PAL__CHOICE("isa", 0, &(e).isa, "scalar|avx2|avx512|amx|neon",                                 \
 		    "instruction set (default: the best here; the result is the same)")
 #define PAL__OPTION_KV_TYPE(e)                                                                     \
 	PAL__CHOICE("kv-type", 0, &(e).kv_type, "i16|f16|f32",                                      \

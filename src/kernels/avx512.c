@@ -1,4 +1,5 @@
-/* AVX-512 with VNNI (F, BW, DQ, VL, VNNI): 16 lanes are one register. */
+/* AVX-512 with VNNI (F, BW, DQ, VL, VNNI): 16 lanes are one register. With AMX's products
+ * of int8 tiles it is a second set, "amx". */
 #include <immintrin.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -177,3 +178,6 @@ OP void vi_pack(int8_t *p, vi v)
 }
 
 #include "kernels/simd.h"
+
+/* After it, since it builds on it. */
+#include "kernels/amx.h"

@@ -943,20 +943,15 @@ static void attn_end(const float *acc, float sum, size_t n, float *out)
 		out[i] = acc[i] * r;
 }
 
+/* What instruction sets that build on this one have in common with it. */
+#define TABLE                                                                             \
+	.quantize = quantize, .wide_acts = WIDE_ACTS, .rms_norm = rms_norm, .rope = rope, \
+	.swiglu = swiglu, .geglu = geglu, .add = add, .scale = scale, .attn = attn,       \
+	.attn_end = attn_end, .to_half = to_half, .to_int16 = to_int16
+
 const pal__kernels KERNELS = {
+	TABLE,
 	.name = KERNELS_NAME,
-	.quantize = quantize,
 	.panel = PANEL,
-	.wide_acts = WIDE_ACTS,
 	.matmul = matmul,
-	.rms_norm = rms_norm,
-	.rope = rope,
-	.swiglu = swiglu,
-	.geglu = geglu,
-	.add = add,
-	.scale = scale,
-	.attn = attn,
-	.attn_end = attn_end,
-	.to_half = to_half,
-	.to_int16 = to_int16,
 };

@@ -414,7 +414,7 @@ static void test_isa(const pal__kernels *k, int rounds)
 
 int main(int argc, char **argv)
 {
-	static const char *const names[] = {"scalar", "avx2", "avx512", "neon"};
+	static const char *const names[] = {"scalar", "avx2", "avx512", "amx", "neon"};
 	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
 	int rounds = argc > 2 ? atoi(argv[2]) : 24;
 	state = seed;
