@@ -122,8 +122,8 @@ typedef struct {
 	const uint8_t *panel;
 	int width, n; /* blocks */
 	bool first;
-	const uint8_t *fetch; /* lines for later, some for each block */
-	int lines;
+	const uint8_t *fetch, *next; /* lines of codes and quants for later, some for each block */
+	int lines, next_lines;
 } amx_sums;
 
 /* Columns [c0, c0 + m) of a panel, as mul_32 and mul_16 have it. */
@@ -140,6 +140,8 @@ INLINE void amx_scale(pal__type type, amx_sums t, int c0, int m)
 		vf min = vf_load(t.min), min1 = vf_load(t.min + 16);
 		for (int i = 0; i < t.lines; i++, t.fetch += 64)
 			__builtin_prefetch(t.fetch);
+		for (int i = 0; i < t.next_lines; i++, t.next += 64)
+			__builtin_prefetch(t.next);
 		for (int c = 0; c < m; c++) {
 			vf dot = vf_of_int(vi_load(dots + 16 * c)), d = vf_set(a.d[c]);
 			if (type_sub_16(type)) {
@@ -208,6 +210,8 @@ INLINE void amx_phase(pal__type type, const planes t[AMX_PAIR], int tiles, size_
 	const int share = (lines + x->n - 1) / x->n;
 	for (int p = 0; p < x->n; p++) {
 		const uint8_t *panel = x->panels + (size_t)p * x->panel_bytes + b0 * stride;
+		const uint8_t *next = p + 1 < x->n ? panel + x->panel_bytes
+						   : x->panels + (b0 + (size_t)n) * stride;
 		if (dots == AMX_DOTS)
 			amx_dots(w[0], w[1], panel, stride, k, AMX_DOTS, s);
 		else
@@ -223,7 +227,9 @@ INLINE void amx_phase(pal__type type, const planes t[AMX_PAIR], int tiles, size_
 						   .n = n,
 						   .first = b0 == 0,
 						   .fetch = later[i] + (size_t)(p * share * n) * 64,
-						   .lines = share});
+						   .lines = share,
+						   .next = next + (size_t)i * 7 * 8 * 64,
+						   .next_lines = x->width==16?7:0});
 	}
 }
 

@@ -39,16 +39,12 @@ INLINE vf vf_max(vf a, vf b)
 	return vf_lt(b, a, a, b);
 }
 
-/* The tree of ref.c's fold(), on the stored lanes: 15 scalar additions a vector of any
- * length are cheap, and plainly the same everywhere. */
 static float fold_sum(vf v)
 {
-	float x[16];
-	vf_store(x, v);
-	for (int half = 8; half; half /= 2)
-		for (int i = 0; i < half; i++)
-			x[i] += x[i + half];
-	return x[0];
+	const vf four[4] = {v, v, v, v};
+	float sums[4];
+	vf_fold(four, sums);
+	return sums[0];
 }
 
 static float fold_max(vf v)
@@ -127,15 +123,15 @@ INLINE void find_sizes(const float *x, int n, rounding *t)
 {
 	for (int b = 0; b < n; b++)
 		t->size[b] = vf_largest(vf_load(x + 32 * b), vf_load(x + 32 * b + 16));
-	vf size = vf_load(t->size), none = vf_set(0);
-	vf inverse = vf_lt(size, vf_set(INFINITY), vf_div(vf_set(1), size), none);
-	vf_store(t->inverse, vf_lt(size, vf_set(0x1p-100f), none, inverse));
 }
 
 /* Errors are no NaN where it matters and not negative: their bits are ordered as they are.
  * Which is the least cannot be predicted, so there is no branch. */
 INLINE void find_scales(const float *x, int n, rounding *t)
 {
+	vf size = vf_load(t->size), none = vf_set(0);
+	vf inverse = vf_lt(size, vf_set(INFINITY), vf_div(vf_set(1), size), none);
+	vf_store(t->inverse, vf_lt(size, vf_set(0x1p-100f), none, inverse));
 	for (int b = 0; b < n; b++) {
 		vf x0 = vf_load(x + 32 * b), x1 = vf_load(x + 32 * b + 16);
 		vf squares[PAL__ACT_TRIES];
@@ -198,25 +194,28 @@ INLINE void store_block(const rounding *t, int b, const int8_t q[32], const pal_
 	}
 }
 
+/* Each step for all columns before the next, so that nothing waits for what it needs. */
 static void quantize(const float *x, size_t k, int width, void *panel)
 {
-	uint8_t *block = panel;
-	rounding t = {0};
-	int8_t q[BLOCKS][32];
 	const size_t stride = (size_t)width * PAL__ACT_BYTES(WIDE_ACTS);
-	for (size_t at = 0; at < k / 32; at += BLOCKS, block += BLOCKS * stride) {
+	uint8_t *block = panel;
+	rounding t[PAL__MAX_PANEL] = {{{0}, {0}, {{0}}, {0}}};
+	int8_t q[BLOCKS][32];
+	for (size_t at = 0; at < k / 32; at += BLOCKS, x += 32 * BLOCKS) {
 		int n = k / 32 - at < BLOCKS ? (int)(k / 32 - at) : BLOCKS;
+		for (int c = 0; c < width; c++)
+			find_sizes(x + (size_t)c * k, n, &t[c]);
+		for (int c = 0; c < width; c++)
+			find_scales(x + (size_t)c * k, n, &t[c]);
 		for (int c = 0; c < width; c++) {
-			const float *column = x + (size_t)c * k + 32 * at;
-			find_sizes(column, n, &t);
-			find_scales(column, n, &t);
-			round_blocks(column, n, &t, q);
+			round_blocks(x + (size_t)c * k, n, &t[c], q);
 			for (int b = 0; b < n; b++) {
 				pal__act_block a = pal__act_at(block + (size_t)b * stride, width, c,
 							       WIDE_ACTS);
-				store_block(&t, b, q[b], &a);
+				store_block(&t[c], b, q[b], &a);
 			}
 		}
+		block += BLOCKS * stride;
 	}
 }
 

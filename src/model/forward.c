@@ -111,19 +111,34 @@ static void product_item(void *arg, size_t item, int worker)
 
 typedef struct {
 	const pass *a;
-	const float *x, *norm; /* x [n][k]; norm: weights of an RMS norm to apply first, or NULL */
-	float *normed;         /* [n][k] */
-	float *up;             /* x is a gate to be joined with up, or NULL */
+	float *x;          /* [n][k] */
+	float *y;          /* [n][k] to add to x first, or NULL */
+	const float *post; /* weights of an RMS norm of y before that, or NULL */
+	const float *norm; /* weights of an RMS norm of x, or NULL */
+	float *normed;     /* [n][k]: may be y */
+	float *up;         /* x is a gate to be joined with up, or NULL */
 	size_t k;
 	bool round; /* to panels */
 } preparation;
 
-/* One panel's rows: norm or gate, then rounding to int8. */
+/* x += y, after a norm of y where the model has one. */
+static void join(const preparation *p, size_t row)
+{
+	const pal__kernels *k = p->a->k;
+	float *y = p->y + row * p->k;
+	if (p->post)
+		k->rms_norm(y, p->post, p->k, p->a->h->rms_eps, y);
+	k->add(p->x + row * p->k, y, p->k);
+}
+
+/* One panel's rows: what the layer before left to add, norm or gate, then rounding to int8. */
 static void prepare_panel(const preparation *p, size_t first, int width)
 {
 	const pal__kernels *k = p->a->k;
 	uint8_t *panel = (uint8_t *)p->a->s->panels + pal__panels_bytes(first, p->k, k->wide_acts);
 	for (size_t row = first; row < first + (size_t)width; row++) {
+		if (p->y)
+			join(p, row);
 		if (p->norm)
 			k->rms_norm(p->x + row * p->k, p->norm, p->k, p->a->h->rms_eps,
 				    p->normed + row * p->k);
@@ -297,31 +312,28 @@ static void attend(const pass *a, size_t layer)
 
 /* --- the layers --------------------------------------------------------------------- */
 
-/* x += y, after a norm of y where the model has one. */
-static void join(const pass *a, const float *norm)
-{
-	size_t e = a->h->n_embd;
-	for (int i = 0; i < a->n; i++) {
-		float *y = a->s->y + (size_t)i * e;
-		if (norm)
-			a->k->rms_norm(y, norm, e, a->h->rms_eps, y);
-		a->k->add(a->s->x + (size_t)i * e, y, e);
-	}
-}
-
+/* Layer `layer`; what it adds to x last is left in y to whoever reads x next. */
 static void run_layer(const pass *a, size_t layer)
 {
-	const pal__layer *w = &a->m->layers[layer];
+	const pal__layer *w = &a->m->layers[layer], *before = layer ? w - 1 : NULL;
 	pal__scratch *s = a->s;
-	multiply(a, (preparation){.x = s->x, .norm = w->attn_norm, .normed = s->y},
+	multiply(a,
+		 (preparation){.x = s->x,
+			       .y = before ? s->y : NULL,
+			       .post = before ? before->post_ffn : NULL,
+			       .norm = w->attn_norm,
+			       .normed = s->y},
 		 (product[]){{&w->wq, s->q}, {&w->wk, s->k}, {&w->wv, s->v}}, 3);
 	attend(a, layer);
 	multiply(a, (preparation){.x = s->mixed}, (product[]){{&w->wo, s->y}}, 1);
-	join(a, w->post_attn);
-	multiply(a, (preparation){.x = s->x, .norm = w->ffn_norm, .normed = s->y},
+	multiply(a,
+		 (preparation){.x = s->x,
+			       .y = s->y,
+			       .post = w->post_attn,
+			       .norm = w->ffn_norm,
+			       .normed = s->y},
 		 (product[]){{&w->gate, s->gate}, {&w->up, s->up}}, 2);
 	multiply(a, (preparation){.x = s->gate, .up = s->up}, (product[]){{&w->down, s->y}}, 1);
-	join(a, w->post_ffn);
 }
 
 static void embed_item(void *arg, size_t item, int worker)
@@ -356,9 +368,15 @@ static void finish(pass *a)
 	int wanted = 0, n = a->n;
 	bool in_place = true; /* all wanted logits lie one after the other */
 	float *first = NULL;
+	preparation p = {.a = a,
+			 .x = a->s->x,
+			 .y = a->s->y,
+			 .post = a->m->layers[a->h->n_layers - 1].post_ffn,
+			 .k = e};
 	for (int i = 0; i < n; i++) {
 		if (!a->rows[i].logits)
 			continue;
+		join(&p, (size_t)i);
 		first = first ? first : a->rows[i].logits;
 		in_place = in_place && a->rows[i].logits == first + (size_t)wanted * v;
 		memmove(a->s->x + (size_t)wanted * e, a->s->x + (size_t)i * e, e * sizeof(float));
@@ -366,7 +384,7 @@ static void finish(pass *a)
 	}
 	if (!wanted)
 		return;
-	preparation p = {.x = a->s->x, .norm = a->m->output_norm, .normed = a->s->y};
+	p = (preparation){.x = a->s->x, .norm = a->m->output_norm, .normed = a->s->y};
 	if (in_place) {
 		a->n = wanted;
 		multiply(a, p, (product[]){{&a->m->output, first}}, 1);
