@@ -13,6 +13,7 @@
 #define AMX_WIDE 16  /* columns of a full panel */
 #define AMX_LEAST 3  /* below so many columns VNNI is faster */
 #define AMX_AHEAD 2  /* phases that weights are fetched ahead */
+#define AMX_NEXT 7   /* cache lines of half a block of a full panel */
 
 typedef struct {
 	uint8_t palette, start_row, zero[14];
@@ -86,15 +87,30 @@ INLINE const uint8_t *amx_quants(const uint8_t *panel, size_t stride, size_t k, 
 		       : panel + (size_t)(j / 2) * stride + (size_t)(j % 2) * 16;
 }
 
-/* n dots of k columns of a pair of tiles by one panel. */
+/* Fetches `lines` cache lines into L1 (near), or only to L2; a constant number, as loops cost
+ * here. */
+INLINE void amx_fetch(const uint8_t *p, int lines, bool near)
+{
+	for (int i = 0; i < lines; i++) {
+		if (near)
+			__builtin_prefetch(p + 64 * i);
+		else
+			__builtin_prefetch(p + 64 * i, 0, 2);
+	}
+}
+
+/* n dots of k columns of a pair of tiles by one panel. later: `lines` cache lines for each dot
+ * and tile, to be fetched. */
 INLINE void amx_dots(const int8_t *w0, const int8_t *w1, const uint8_t *panel, size_t stride,
-		     size_t k, int n, amx_scratch *s)
+		     size_t k, int n, const uint8_t *const later[AMX_PAIR], int lines,
+		     amx_scratch *s)
 {
 	_tile_loadd(4, panel, 32);
 	AMX_DOT(0, 4, 6, w0, 0);
 	AMX_DOT(1, 4, 7, w1, 0);
 	for (int j = 0; j + 1 < n; j += 2) {
 		_tile_loadd(5, amx_quants(panel, stride, k, j + 1), 32);
+		amx_fetch(later[0] + (size_t)(j * lines) * 64, 2 * lines, false);
 		AMX_DOT(2, 5, 6, w0, j + 1);
 		AMX_KEEP(0, 0, j);
 		AMX_DOT(3, 5, 7, w1, j + 1);
@@ -104,6 +120,7 @@ INLINE void amx_dots(const int8_t *w0, const int8_t *w1, const uint8_t *panel, s
 			AMX_DOT(0, 4, 6, w0, j + 2);
 		}
 		AMX_KEEP(2, 0, j + 1);
+		amx_fetch(later[1] + (size_t)(j * lines) * 64, 2 * lines, false);
 		if (j + 2 < n)
 			AMX_DOT(1, 4, 7, w1, j + 2);
 		AMX_KEEP(3, 1, j + 1);
@@ -122,8 +139,7 @@ typedef struct {
 	const uint8_t *panel;
 	int width, n; /* blocks */
 	bool first;
-	const uint8_t *fetch, *next; /* lines of codes and quants for later, some for each block */
-	int lines, next_lines;
+	const uint8_t *next; /* AMX_NEXT lines of quants for each block, to be fetched */
 } amx_sums;
 
 /* Columns [c0, c0 + m) of a panel, as mul_32 and mul_16 have it. */
@@ -138,10 +154,8 @@ INLINE void amx_scale(pal__type type, amx_sums t, int c0, int m)
 		const int32_t *dots1 = dots + 16 * AMX_WIDE;
 		vf scale = vf_load(t.scale), scale1 = vf_load(t.scale + 16);
 		vf min = vf_load(t.min), min1 = vf_load(t.min + 16);
-		for (int i = 0; i < t.lines; i++, t.fetch += 64)
-			__builtin_prefetch(t.fetch);
-		for (int i = 0; i < t.next_lines; i++, t.next += 64)
-			__builtin_prefetch(t.next);
+		if (m == AMX_WIDE)
+			amx_fetch(t.next + (size_t)b * AMX_NEXT * 64, AMX_NEXT, true);
 		for (int c = 0; c < m; c++) {
 			vf dot = vf_of_int(vi_load(dots + 16 * c)), d = vf_set(a.d[c]);
 			if (type_sub_16(type)) {
@@ -200,22 +214,26 @@ INLINE void amx_phase(pal__type type, const planes t[AMX_PAIR], int tiles, size_
 {
 	const size_t stride = (size_t)x->width * PAL__ACT_BYTES(false);
 	const size_t k = type_sub_16(type) ? 16 : 32;
-	const int dots = type_sub_16(type) ? 2 * n : n, lines = (int)codes_bytes(type) / 64;
+	const int parts = type_sub_16(type) ? 2 : 1, dots = parts * n;
+	const int lines = (int)codes_bytes(type) / 64 / parts;
 	const int8_t *w[AMX_PAIR];
 	for (int i = 0; i < AMX_PAIR; i++) {
 		amx_unpack(type, &t[i], b0, n, table, s, i);
 		w[i] = type == PAL__Q8_0 ? (const int8_t *)t[i].p[0] + b0 * 512 : s->codes[i][0];
 	}
 	amx_written();
-	const int share = (lines + x->n - 1) / x->n;
 	for (int p = 0; p < x->n; p++) {
 		const uint8_t *panel = x->panels + (size_t)p * x->panel_bytes + b0 * stride;
+		/* the next panel's blocks, or this one's next, by halves while either tile is
+		 * scaled */
 		const uint8_t *next = p + 1 < x->n ? panel + x->panel_bytes
 						   : x->panels + (b0 + (size_t)n) * stride;
-		if (dots == AMX_DOTS)
-			amx_dots(w[0], w[1], panel, stride, k, AMX_DOTS, s);
+		if (dots == AMX_DOTS && p == 0)
+			amx_dots(w[0], w[1], panel, stride, k, AMX_DOTS, later, lines, s);
+		else if (dots == AMX_DOTS)
+			amx_dots(w[0], w[1], panel, stride, k, AMX_DOTS, later, 0, s);
 		else
-			amx_dots(w[0], w[1], panel, stride, k, dots, s);
+			amx_dots(w[0], w[1], panel, stride, k, dots, later, 0, s);
 		for (int i = 0; i < tiles; i++)
 			amx_scale_panel(type,
 					(amx_sums){.dots = s->dots[i][0],
@@ -226,10 +244,7 @@ INLINE void amx_phase(pal__type type, const planes t[AMX_PAIR], int tiles, size_
 						   .width = x->width,
 						   .n = n,
 						   .first = b0 == 0,
-						   .fetch = later[i] + (size_t)(p * share * n) * 64,
-						   .lines = share,
-						   .next = next + (size_t)i * 7 * 8 * 64,
-						   .next_lines = x->width==16?7:0});
+						   .next = next + (size_t)(i * n) * AMX_NEXT * 64});
 	}
 }
 
