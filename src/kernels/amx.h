@@ -12,7 +12,6 @@
 #define AMX_PANELS 4 /* panels for which weights are unpacked once */
 #define AMX_WIDE 16  /* columns of a full panel */
 #define AMX_LEAST 3  /* below so many columns VNNI is faster */
-#define AMX_AHEAD 2  /* phases that weights are fetched ahead */
 #define AMX_NEXT 7   /* cache lines of half a block of a full panel */
 
 typedef struct {
@@ -99,18 +98,53 @@ INLINE void amx_fetch(const uint8_t *p, int lines, bool near)
 	}
 }
 
-/* n dots of k columns of a pair of tiles by one panel. later: `lines` cache lines for each dot
- * and tile, to be fetched. */
+/* Cache lines that a block of 32 columns takes of a tile: all planes together, rounded up. */
+INLINE int amx_lines(pal__type type)
+{
+	switch (type) {
+	case PAL__Q8_0:
+		return 9;
+	case PAL__Q6_K:
+		return 7;
+	case PAL__Q5_0:
+	case PAL__Q5_1:
+	case PAL__Q5_K:
+		return 6;
+	case PAL__Q3_K:
+		return 4;
+	case PAL__Q2_K:
+		return 3;
+	default:
+		return 5;
+	}
+}
+
+/* Where a phase of the next pair of tiles is, which is fetched during this one. */
+typedef struct {
+	const uint8_t *p[AMX_PAIR];
+	size_t block; /* bytes of a tile that a block of 32 columns takes, on average */
+} amx_later;
+
+/* The blocks of dots j and j + 1. */
+INLINE void amx_fetch_blocks(const amx_later *t, int i, int j, size_t k, int lines)
+{
+	const size_t b = k == 32 ? (size_t)j : (size_t)j / 2;
+	amx_fetch(t->p[i] + b * t->block, lines, false);
+	if (k == 32)
+		amx_fetch(t->p[i] + (b + 1) * t->block, lines, false);
+}
+
+/* n dots of k columns of a pair of tiles by one panel, while `lines` cache lines a block of
+ * either tile are fetched from `later`. */
 INLINE void amx_dots(const int8_t *w0, const int8_t *w1, const uint8_t *panel, size_t stride,
-		     size_t k, int n, const uint8_t *const later[AMX_PAIR], int lines,
-		     amx_scratch *s)
+		     size_t k, int n, const amx_later *later, int lines, amx_scratch *s)
 {
 	_tile_loadd(4, panel, 32);
 	AMX_DOT(0, 4, 6, w0, 0);
 	AMX_DOT(1, 4, 7, w1, 0);
 	for (int j = 0; j + 1 < n; j += 2) {
 		_tile_loadd(5, amx_quants(panel, stride, k, j + 1), 32);
-		amx_fetch(later[0] + (size_t)(j * lines) * 64, 2 * lines, false);
+		amx_fetch_blocks(later, 0, j, k, lines);
 		AMX_DOT(2, 5, 6, w0, j + 1);
 		AMX_KEEP(0, 0, j);
 		AMX_DOT(3, 5, 7, w1, j + 1);
@@ -120,7 +154,7 @@ INLINE void amx_dots(const int8_t *w0, const int8_t *w1, const uint8_t *panel, s
 			AMX_DOT(0, 4, 6, w0, j + 2);
 		}
 		AMX_KEEP(2, 0, j + 1);
-		amx_fetch(later[1] + (size_t)(j * lines) * 64, 2 * lines, false);
+		amx_fetch_blocks(later, 1, j, k, lines);
 		if (j + 2 < n)
 			AMX_DOT(1, 4, 7, w1, j + 2);
 		AMX_KEEP(3, 1, j + 1);
@@ -139,11 +173,13 @@ typedef struct {
 	const uint8_t *panel;
 	int width, n; /* blocks */
 	bool first;
-	const uint8_t *next; /* AMX_NEXT lines of quants for each block, to be fetched */
+	const uint8_t *next;  /* AMX_NEXT lines of quants for each block, to be fetched */
+	const uint8_t *later; /* `lines` lines of codes for each, `block` bytes apart */
+	size_t block;
 } amx_sums;
 
 /* Columns [c0, c0 + m) of a panel, as mul_32 and mul_16 have it. */
-INLINE void amx_scale(pal__type type, amx_sums t, int c0, int m)
+INLINE void amx_scale(pal__type type, amx_sums t, int c0, int m, int lines)
 {
 	const int32_t *dots = t.dots + 16 * c0;
 	vf sum[AMX_WIDE];
@@ -156,6 +192,7 @@ INLINE void amx_scale(pal__type type, amx_sums t, int c0, int m)
 		vf min = vf_load(t.min), min1 = vf_load(t.min + 16);
 		if (m == AMX_WIDE)
 			amx_fetch(t.next + (size_t)b * AMX_NEXT * 64, AMX_NEXT, true);
+		amx_fetch(t.later + (size_t)b * t.block, c0 == 0 ? lines : 0, false);
 		for (int c = 0; c < m; c++) {
 			vf dot = vf_of_int(vi_load(dots + 16 * c)), d = vf_set(a.d[c]);
 			if (type_sub_16(type)) {
@@ -182,18 +219,18 @@ INLINE void amx_scale(pal__type type, amx_sums t, int c0, int m)
 		vf_store(t.acc[c0 + c], sum[c]);
 }
 
-INLINE void amx_scale_panel(pal__type type, amx_sums t)
+INLINE void amx_scale_panel(pal__type type, amx_sums t, int lines)
 {
 	for (int c = 0; c < t.width;) {
 		int left = t.width - c, m = left >= 16 ? 16 : left >= 8 ? 8 : left >= 4 ? 4 : 1;
 		if (m == 16)
-			amx_scale(type, t, c, 16);
+			amx_scale(type, t, c, 16, lines);
 		else if (m == 8)
-			amx_scale(type, t, c, 8);
+			amx_scale(type, t, c, 8, lines);
 		else if (m == 4)
-			amx_scale(type, t, c, 4);
+			amx_scale(type, t, c, 4, lines);
 		else
-			amx_scale(type, t, c, 1);
+			amx_scale(type, t, c, 1, lines);
 		c += m;
 	}
 }
@@ -209,13 +246,12 @@ typedef struct {
 /* Blocks [b0, b0 + n) of a pair of tiles by some panels, into s->acc. later: codes of the pair
  * of a later phase. */
 INLINE void amx_phase(pal__type type, const planes t[AMX_PAIR], int tiles, size_t b0, int n,
-		      vi table, const amx_columns *x, const uint8_t *const later[AMX_PAIR],
-		      amx_scratch *s)
+		      vi table, const amx_columns *x, const amx_later *later, amx_scratch *s)
 {
 	const size_t stride = (size_t)x->width * PAL__ACT_BYTES(false);
 	const size_t k = type_sub_16(type) ? 16 : 32;
-	const int parts = type_sub_16(type) ? 2 : 1, dots = parts * n;
-	const int lines = (int)codes_bytes(type) / 64 / parts;
+	const int dots = type_sub_16(type) ? 2 * n : n;
+	const int early = amx_lines(type) / 2, late = amx_lines(type) - early;
 	const int8_t *w[AMX_PAIR];
 	for (int i = 0; i < AMX_PAIR; i++) {
 		amx_unpack(type, &t[i], b0, n, table, s, i);
@@ -229,22 +265,28 @@ INLINE void amx_phase(pal__type type, const planes t[AMX_PAIR], int tiles, size_
 		const uint8_t *next = p + 1 < x->n ? panel + x->panel_bytes
 						   : x->panels + (b0 + (size_t)n) * stride;
 		if (dots == AMX_DOTS && p == 0)
-			amx_dots(w[0], w[1], panel, stride, k, AMX_DOTS, later, lines, s);
+			amx_dots(w[0], w[1], panel, stride, k, AMX_DOTS, later, early, s);
 		else if (dots == AMX_DOTS)
 			amx_dots(w[0], w[1], panel, stride, k, AMX_DOTS, later, 0, s);
 		else
 			amx_dots(w[0], w[1], panel, stride, k, dots, later, 0, s);
-		for (int i = 0; i < tiles; i++)
-			amx_scale_panel(type,
-					(amx_sums){.dots = s->dots[i][0],
-						   .scale = s->scale[i][0],
-						   .min = s->min[i][0],
-						   .acc = s->acc[i][p],
-						   .panel = panel,
-						   .width = x->width,
-						   .n = n,
-						   .first = b0 == 0,
-						   .next = next + (size_t)(i * n) * AMX_NEXT * 64});
+		for (int i = 0; i < tiles; i++) {
+			amx_sums sums = {.dots = s->dots[i][0],
+					 .scale = s->scale[i][0],
+					 .min = s->min[i][0],
+					 .acc = s->acc[i][p],
+					 .panel = panel,
+					 .width = x->width,
+					 .n = n,
+					 .first = b0 == 0,
+					 .next = next + (size_t)(i * n) * AMX_NEXT * 64,
+					 .later = later->p[i] + (size_t)early * 64,
+					 .block = later->block};
+			if (p == 0)
+				amx_scale_panel(type, sums, late);
+			else
+				amx_scale_panel(type, sums, 0);
+		}
 	}
 }
 
@@ -277,13 +319,10 @@ INLINE void amx_tiles(pal__type type, const pal__matrix *w, size_t tile0, size_t
 					    w->plane[f];
 		for (size_t b = 0; b < blocks; b += step) {
 			int n = (int)(blocks - b < step ? blocks - b : step);
-			/* Past the end it is some of the next pair, from its start. */
-			size_t at = b + AMX_AHEAD * step, over = at >= blocks;
-			const uint8_t *later[AMX_PAIR];
+			amx_later later = {.block = w->tile_bytes / blocks};
 			for (int i = 0; i < AMX_PAIR; i++)
-				later[i] = t[i].p[0] + over * AMX_PAIR * w->tile_bytes +
-					   (over ? at - blocks : at) * codes_bytes(type);
-			amx_phase(type, t, tiles, b, n, table, x, later, s);
+				later.p[i] = t[i].p[0] + AMX_PAIR * w->tile_bytes + b * later.block;
+			amx_phase(type, t, tiles, b, n, table, x, &later, s);
 		}
 		for (int i = 0; i < tiles; i++)
 			amx_store(w, tile + (size_t)i, i, x, s);
