@@ -9,7 +9,6 @@
  *    also hashes the bytes it read and lets go of their pages, so that the resident set
  *    stays near the size of the weights.
  */
-#include <errno.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -381,7 +380,7 @@ static pal_status load_with_cache(loader *l, const cache *c)
 	pal_model *m = l->model;
 	pal_error why = {0}, why_not = {0};
 	pal_status found = PAL_OK, kept;
-	if (access(c->path, F_OK) == 0 || errno != ENOENT) {
+	if (access(c->path, F_OK) == 0) {
 		next_stage(l, m->tiles_bytes);
 		found = pal__tiles_open(c->path, &c->key, m->pool, step, l, &m->cached, &why);
 	}
