@@ -25,6 +25,7 @@ static const pal__option options[] = {
 	PAL__OPTION_THREADS(engine),
 	PAL__OPTION_BATCH(engine),
 	PAL__OPTION_ISA(engine),
+	PAL__OPTION_CACHE_DIR(engine),
 	PAL__OPTION_KV_TYPE(engine),
 	PAL__FLAG("json", 0, &json, "print one JSON object"),
 	PAL__OPTION_QUIET(engine),

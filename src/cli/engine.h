@@ -8,7 +8,7 @@
 
 typedef struct {
 	int64_t threads, batch, ctx; /* 0: the default */
-	const char *isa, *kv_type, *kv, *draft;
+	const char *isa, *kv_type, *kv, *draft, *cache_dir;
 	bool quiet;
 } pal__engine;
 
@@ -34,6 +34,9 @@ typedef struct {
 #define PAL__OPTION_DRAFT(e)                                                                       \
 	PAL__TEXT("draft", 0, &(e).draft, "SOURCE",                                                \
 		  "where drafts come from (default and, so far, only: none)")
+#define PAL__OPTION_CACHE_DIR(e)                                                                   \
+	PAL__TEXT("cache-dir", 0, &(e).cache_dir, "DIR",                                           \
+		  "keep repacked weights in DIR: later starts are faster")
 #define PAL__OPTION_QUIET(e)                                                                       \
 	PAL__FLAG("quiet", 'q', &(e).quiet, "no progress and no figures on standard error")
 
@@ -66,7 +69,8 @@ typedef struct {
 /* PAL_EUNSUPPORTED for what --kv and --draft name but this version has not. */
 pal_status pal__engine_check(const pal__engine *e, pal_error *err);
 
-/* Opens the model with a progress bar. seconds: what it took, may be NULL. */
+/* Opens the model with a progress bar, and says what its cache has to say. seconds: what it took,
+ * may be NULL. */
 pal_status pal__engine_model(const pal__engine *e, const char *path, pal_model **out,
 			     double *seconds, pal_error *err);
 

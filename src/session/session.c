@@ -155,6 +155,9 @@ pal_status pal_session_append(pal_session *s, const int32_t *ids, size_t n, floa
 			return pal__fail(err, PAL_ECANCELLED, "cancelled after %zu of %zu tokens",
 					 done, n);
 	}
+	status = pal__model_intact(s->model, err);
+	if (status != PAL_OK)
+		return status;
 	memcpy(s->log + s->length, ids, n * sizeof *ids);
 	s->length += (int64_t)n;
 	if (logits)

@@ -219,6 +219,30 @@ class Logits(Case):
             self.assertTrue(self.good("logits", MODEL, *args, stdin=text) == out, args)
         self.assertFalse(self.good("logits", MODEL, "--kv-type", "f32", stdin=text) == out)
 
+    def test_cache(self):
+        text, cache = " ".join(map(str, self.ids())), self.path("cache")
+        out = self.good("logits", MODEL, stdin=text)
+        def run(note):
+            p = pal("logits", MODEL, "--cache-dir", cache, stdin=text)
+            self.assertTrue(p.returncode == 0 and p.stdout == out, p.stderr)
+            self.assertRegex(p.stderr.decode(), note)
+        run("^$")
+        run("^$")
+        [name] = os.listdir(cache)
+        self.assertRegex(name, r"^palimpsest-5m-[0-9a-f]{16}\.tiles$")
+        model = lambda: json.loads(self.good("run", MODEL, "-p", "x", "-n", 1, "--json",
+                                             "--cache-dir", cache))["model"]
+        self.assertTrue(model()["from_cache"])
+        with open(os.path.join(cache, name), "r+b") as f:
+            f.seek(100000)
+            f.write(b"damage")
+        run("^pal: .*damaged in 1 of its [0-9]+ pieces: it was written again\n$")
+        run("^$")
+        p = pal("logits", MODEL, "--cache-dir", "/dev/null", stdin=text)
+        self.assertEqual((p.returncode, p.stdout), (0, out))
+        self.assertRegex(p.stderr.decode(), "^pal: /dev/null/.* cannot be written: Not a directory: "
+                                            "the next start will repack, too\n$")
+
     def test_no_ids(self):
         self.assertEqual(self.good("logits", MODEL, stdin=b" \n"), b"")
 
