@@ -221,3 +221,6 @@ OP vf vs_value(vs s)
 }
 
 #include "kernels/simd.h"
+
+/* After it, since it builds on it. */
+#include "kernels/amx.h"

@@ -131,12 +131,12 @@ typedef struct {
 
 extern const pal__kernels pal__kernels_scalar;
 #if defined(__x86_64__)
-extern const pal__kernels pal__kernels_avx2, pal__kernels_avx512;
+extern const pal__kernels pal__kernels_avx2, pal__kernels_avx512, pal__kernels_amx;
 #elif defined(__aarch64__)
 extern const pal__kernels pal__kernels_neon;
 #endif
 
-/* The kernels called `name` (scalar, avx2, avx512, neon), or for NULL the best that this
+/* The kernels called `name` (scalar, avx2, avx512, amx, neon), or for NULL the best that this
  * CPU runs. Errors: PAL_EINVAL (unknown), PAL_EUNSUPPORTED (not on this CPU). */
 pal_status pal__kernels_choose(const char *name, const pal__kernels **out, pal_error *err);
 

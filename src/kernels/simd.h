@@ -952,15 +952,12 @@ INLINE void dots_int16(const pal__attn_kv *kv, const pal__attn_query *q, int n, 
 }
 
 /* Dots to weights, rounded to a row; returns what acc shrinks by. */
-INLINE float weigh(const pal__attn_kv *kv, pal__attn_query *q, bool whole, const float *dots,
-		   weight_row *w)
+INLINE float weigh(const pal__attn_kv *kv, pal__attn_query *q, bool whole, vf v[4], weight_row *w)
 {
-	vf v[4];
 	vi most = vi_set(0);
 	float by, step = ((const row_head *)q->row)->step * kv->scale;
 	for (int i = 0; i < 4; i++)
-		v[i] = vf_mul(vf_mul(vf_load(dots + 16 * i), vf_set(step)),
-			      vf_load(kv->k_scale + 16 * i));
+		v[i] = vf_mul(vf_mul(v[i], vf_set(step)), vf_load(kv->k_scale + 16 * i));
 	float shrink = weights(q, whole, v);
 	for (int i = 0; i < 4; i++) {
 		v[i] = vf_mul(v[i], vf_load(kv->v_scale + 16 * i));
@@ -1004,8 +1001,11 @@ INLINE void attn_int16_n(const pal__attn_kv *kv, pal__attn_query *q, int n)
 	const int tiles = ATTN_SUMS / n;
 	dots_int16(kv, q, n, tiles, s);
 	for (int i = 0; i < n; i++) {
-		shrink[i] = sees_all(&q[i]) ? weigh(kv, &q[i], true, s[i], &w[i])
-					    : weigh(kv, &q[i], false, s[i], &w[i]);
+		vf v[4];
+		for (int t = 0; t < 4; t++)
+			v[t] = vf_load(s[i] + 16 * t);
+		shrink[i] = sees_all(&q[i]) ? weigh(kv, &q[i], true, v, &w[i])
+					    : weigh(kv, &q[i], false, v, &w[i]);
 	}
 	for (; d + 16 * (size_t)tiles <= stride; d += 16 * (size_t)tiles)
 		sum_int16(kv, q, n, d, tiles, w, shrink);
@@ -1047,20 +1047,15 @@ static void attn_end(const float *acc, float sum, size_t n, float *out)
 		out[i] = acc[i] * r;
 }
 
+/* What instruction sets that build on this one have in common with it. */
+#define TABLE                                                                                   \
+	.quantize = quantize, .wide_acts = WIDE_ACTS, .rms_norm = rms_norm, .rope = rope,       \
+	.swiglu = swiglu, .geglu = geglu, .add = add, .scale = scale, .attn_begin = attn_begin, \
+	.attn_end = attn_end, .to_half = to_half, .to_int16 = to_int16
+
 const pal__kernels KERNELS = {
+	TABLE,
 	.name = KERNELS_NAME,
-	.quantize = quantize,
-	.wide_acts = WIDE_ACTS,
 	.matmul = matmul,
-	.rms_norm = rms_norm,
-	.rope = rope,
-	.swiglu = swiglu,
-	.geglu = geglu,
-	.add = add,
-	.scale = scale,
-	.attn_begin = attn_begin,
 	.attn = attn,
-	.attn_end = attn_end,
-	.to_half = to_half,
-	.to_int16 = to_int16,
 };
