@@ -72,6 +72,10 @@ OP vf vf_neg(vf v)
 	__m256 sign = _mm256_set1_ps(-0.0f);
 	return (vf){_mm256_xor_ps(v.a, sign), _mm256_xor_ps(v.b, sign)};
 }
+OP vf vf_max(vf x, vf y)
+{
+	return (vf)BOTH(_mm256_max_ps);
+}
 OP vf vf_lt(vf a, vf b, vf x, vf y)
 {
 	return (vf){_mm256_blendv_ps(y.a, x.a, _mm256_cmp_ps(a.a, b.a, _CMP_LT_OQ)),
@@ -181,6 +185,20 @@ OP vi vi_dot(vi acc, vw w, const int8_t *p)
 				     _mm256_madd_epi16(w.odd_b, odd));
 	return (vi){_mm256_add_epi32(acc.a, a), _mm256_add_epi32(acc.b, b)};
 }
+OP float vf_sum(vf v)
+{
+	__m256 h = _mm256_add_ps(v.a, v.b);
+	__m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+	q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+	return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+OP float vf_most(vf v)
+{
+	__m256 h = _mm256_max_ps(v.a, v.b);
+	__m128 q = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+	q = _mm_max_ps(q, _mm_movehl_ps(q, q));
+	return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
 OP float vf_largest(vf v)
 {
 	__m256i mask = _mm256_set1_epi32(0x7fffffff);
@@ -279,7 +297,8 @@ OP vs vs_dot(vs s, vu u, const uint8_t *row, size_t pad, size_t g)
 }
 OP vf vs_value(vs s)
 {
-	return vf_fma(vf_of_int(s.high), vf_set(256), vf_of_int(s.low));
+	return vf_of_int((vi){_mm256_add_epi32(s.high.a, _mm256_srai_epi32(s.low.a, 8)),
+			      _mm256_add_epi32(s.high.b, _mm256_srai_epi32(s.low.b, 8))});
 }
 
 #include "kernels/simd.h"

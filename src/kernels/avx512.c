@@ -56,6 +56,10 @@ OP vf vf_neg(vf a)
 {
 	return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f));
 }
+OP vf vf_max(vf a, vf b)
+{
+	return _mm512_max_ps(a, b);
+}
 OP vf vf_lt(vf a, vf b, vf x, vf y)
 {
 	return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
@@ -146,6 +150,20 @@ OP vi vi_dot(vi acc, vw w, const int8_t *p)
 	__builtin_memcpy(&four, p, 4);
 	return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(four));
 }
+OP float vf_sum(vf v)
+{
+	__m256 h = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+	__m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+	q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+	return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+OP float vf_most(vf v)
+{
+	__m256 h = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+	__m128 q = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+	q = _mm_max_ps(q, _mm_movehl_ps(q, q));
+	return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
 OP float vf_largest(vf v)
 {
 	vi bits = _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff));
@@ -192,7 +210,7 @@ typedef struct {
 	vi high, low;
 } vu;
 typedef struct {
-	vi hh, hl, lh, ll; /* of the planes' bytes with those of a row, high or low */
+	vi hh, mixed, ll; /* of high bytes with high ones, of high with low, of low with low */
 } vs;
 
 OP vu vu_load(const uint8_t *high, const uint8_t *low)
@@ -202,7 +220,13 @@ OP vu vu_load(const uint8_t *high, const uint8_t *low)
 }
 OP vs vs_start(int32_t sum)
 {
-	return (vs){vi_set(0), vi_set(-128 * sum), vi_set(0), vi_set(0)};
+	return (vs){vi_set(0), vi_set(-128 * sum), vi_set(0)};
+}
+/* As the compilers' builtin, but gcc 12 copies accumulators about and spills them around that. */
+OP vi vs_more(vi acc, vi u, vi s)
+{
+	__asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u), "v"(s));
+	return acc;
 }
 OP vs vs_dot(vs s, vu u, const uint8_t *row, size_t pad, size_t g)
 {
@@ -210,14 +234,13 @@ OP vs vs_dot(vs s, vu u, const uint8_t *row, size_t pad, size_t g)
 	__builtin_memcpy(&high, row + 4 * g, 4);
 	__builtin_memcpy(&low, row + pad + 4 * g, 4);
 	vi h = vi_set(high), l = vi_set(low);
-	return (vs){_mm512_dpbusd_epi32(s.hh, u.high, h), _mm512_dpbusd_epi32(s.hl, u.high, l),
-		    _mm512_dpbusd_epi32(s.lh, u.low, h), _mm512_dpbusd_epi32(s.ll, u.low, l)};
+	s.mixed = vs_more(s.mixed, u.high, l);
+	return (vs){vs_more(s.hh, u.high, h), vs_more(s.mixed, u.low, h), vs_more(s.ll, u.low, l)};
 }
 OP vf vs_value(vs s)
 {
-	vi h = _mm512_add_epi32(_mm512_slli_epi32(s.hh, 8), s.hl);
-	vi l = _mm512_add_epi32(_mm512_slli_epi32(s.lh, 8), s.ll);
-	return vf_fma(vf_of_int(h), vf_set(256), vf_of_int(l));
+	vi n = _mm512_add_epi32(_mm512_slli_epi32(s.hh, 8), s.mixed);
+	return vf_of_int(_mm512_add_epi32(n, _mm512_srai_epi32(s.ll, 8)));
 }
 
 #include "kernels/simd.h"

@@ -67,11 +67,11 @@ static inline size_t pal__attn_at(size_t n, size_t lane, size_t i)
 
 /* Over PAL__KV_INT16, what K and V are multiplied with is rounded to integers: a query once
  * (attn_begin), its weights in each block. A row of n numbers x[i] becomes
- * a[i] = round_half_even(x[i] * (32512 / m)) in steps of m / 32512, m the largest |x[i]|:
- * |a[i]| <= 32512 = 127 * 256, so a[i] = 256 * int8 + int8. As for activations all is 0 for m
- * below 2^-100, and the step NaN (a 0) where not all are finite. Its dot with a lane is
- * 256 * H + L, H = sum of a[i] * high, L = sum of a[i] * low, exact in int32 for 256 numbers,
- * as a float: fma(H, 256, L). More than 256 numbers: segments of 256, added in order.
+ * a[i] = round_half_even(x[i] * (32512 / m)), m the largest |x[i]|, and a step m / 127:
+ * |a[i]| <= 32512 = 127 * 256, so that a[i] = 256 * int8 + int8. As for activations all is 0 for
+ * m below 2^-100, and the step NaN (a 0) where not all are finite. Its dot with a lane is
+ * (H + (L >> 8)) * step, H = sum of a[i] * high, L = sum of a[i] * low, exact in int32 for 256
+ * numbers, (L >> 8) rounded down. More than 256: segments of 256, as floats added in order.
  * How a row is stored is each instruction set's own affair; these are its bytes. */
 static inline size_t pal__attn_row(size_t n)
 {

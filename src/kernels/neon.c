@@ -78,6 +78,12 @@ OP vf vf_neg(vf a)
 	return (vf)EACH(E);
 }
 #undef E
+#define E(i) vbslq_f32(vcgtq_f32(a.val[i], b.val[i]), a.val[i], b.val[i])
+OP vf vf_max(vf a, vf b)
+{
+	return (vf)EACH(E);
+}
+#undef E
 #define E(i) vbslq_f32(vcltq_f32(a.val[i], b.val[i]), x.val[i], y.val[i])
 OP vf vf_lt(vf a, vf b, vf x, vf y)
 {
@@ -212,6 +218,21 @@ OP vi vi_dot(vi acc, vw w, const int8_t *p)
 	return (vi)EACH(E);
 }
 #undef E
+OP float vf_sum(vf v)
+{
+	float32x4_t q = vaddq_f32(vaddq_f32(v.val[0], v.val[2]), vaddq_f32(v.val[1], v.val[3]));
+	float32x2_t d = vadd_f32(vget_low_f32(q), vget_high_f32(q));
+	return vget_lane_f32(d, 0) + vget_lane_f32(d, 1);
+}
+#define E(a, b) vbslq_f32(vcgtq_f32(a, b), a, b)
+OP float vf_most(vf v)
+{
+	float32x4_t q = E(E(v.val[0], v.val[2]), E(v.val[1], v.val[3]));
+	q = E(q, vextq_f32(q, q, 2));
+	q = E(q, vextq_f32(q, q, 1));
+	return vgetq_lane_f32(q, 0);
+}
+#undef E
 OP float vf_largest(vf v)
 {
 	uint32x4_t m = vdupq_n_u32(0), mask = vdupq_n_u32(0x7fffffff);
@@ -272,7 +293,8 @@ typedef struct {
 	int8x16x4_t high, low;
 } vu;
 typedef struct {
-	int32x4x4_t hh, hl, lh, ll; /* of the planes' bytes with those of a row, high or low */
+	int32x4x4_t hh, mixed,
+		ll; /* of high bytes with high ones, of high with low, of low with low */
 } vs;
 
 OP vu vu_load(const uint8_t *high, const uint8_t *low)
@@ -287,7 +309,7 @@ OP vs vs_start(int32_t sum)
 {
 	vs s;
 	for (int i = 0; i < 4; i++) {
-		s.hh.val[i] = s.hl.val[i] = s.lh.val[i] = vdupq_n_s32(0);
+		s.hh.val[i] = s.mixed.val[i] = vdupq_n_s32(0);
 		s.ll.val[i] = vdupq_n_s32(128 * sum);
 	}
 	return s;
@@ -301,8 +323,8 @@ OP vs vs_dot(vs s, vu u, const uint8_t *row, size_t pad, size_t g)
 	int8x16_t l = vreinterpretq_s8_s32(vdupq_n_s32(low));
 	for (int i = 0; i < 4; i++) {
 		s.hh.val[i] = vdotq_s32(s.hh.val[i], u.high.val[i], h);
-		s.hl.val[i] = vdotq_s32(s.hl.val[i], u.high.val[i], l);
-		s.lh.val[i] = vdotq_s32(s.lh.val[i], u.low.val[i], h);
+		s.mixed.val[i] = vdotq_s32(s.mixed.val[i], u.high.val[i], l);
+		s.mixed.val[i] = vdotq_s32(s.mixed.val[i], u.low.val[i], h);
 		s.ll.val[i] = vdotq_s32(s.ll.val[i], u.low.val[i], l);
 	}
 	return s;
@@ -311,9 +333,8 @@ OP vf vs_value(vs s)
 {
 	vf v;
 	for (int i = 0; i < 4; i++) {
-		int32x4_t h = vaddq_s32(vshlq_n_s32(s.hh.val[i], 8), s.hl.val[i]);
-		int32x4_t l = vaddq_s32(vshlq_n_s32(s.lh.val[i], 8), s.ll.val[i]);
-		v.val[i] = vfmaq_f32(vcvtq_f32_s32(l), vcvtq_f32_s32(h), vdupq_n_f32(256));
+		int32x4_t n = vaddq_s32(vshlq_n_s32(s.hh.val[i], 8), s.mixed.val[i]);
+		v.val[i] = vcvtq_f32_s32(vaddq_s32(n, vshrq_n_s32(s.ll.val[i], 8)));
 	}
 	return v;
 }

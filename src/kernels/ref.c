@@ -283,7 +283,7 @@ static float round_row(const float *x, size_t n, int16_t *a)
 	float by = use ? 32512 / largest : 0;
 	for (size_t i = 0; i < n; i++)
 		a[i] = use ? (int16_t)round_even(x[i] * by) : 0;
-	return !finite ? NAN : use ? largest / 32512 : 0;
+	return !finite ? NAN : use ? largest / 127 : 0;
 }
 
 static void attn_begin(const float *q, size_t head_dim, void *out)
@@ -303,7 +303,7 @@ static float dot_lane(const int16_t *a, size_t n, const uint8_t *planes, size_t 
 			h += a[i] * (int8_t)planes[at];
 			l += a[i] * planes[plane + at];
 		}
-		float value = fma((float)h, 256, (float)l);
+		float value = (float)(h + (l >> 8));
 		sum = from ? sum + value : value;
 	}
 	return sum;

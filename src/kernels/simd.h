@@ -7,12 +7,14 @@
  *
  *   vf, vi           16 float, 16 int32 (also seen as 64 bytes)
  *   vf_load/store(p) vf_set(x) vf_add vf_sub vf_mul vf_div vf_fma(a,b,c) = a * b + c
+ *   vf_max(a, b)     a > b ? a : b
  *   vf_lt(a,b,x,y)   lanes of x where a < b, else of y (also where a or b is NaN)
  *   vf_half(p)       16 halves to float; vf_to_half(p, v) rounds to 16 halves
  *   vi_to_int16(p, v) 16 lanes within int16 to those
  *   vf_of_bits(vi) vf_of_int(vi)  the same bits; the converted integers
  *   vi_load(p) vi_set(x) vi_and vi_or vi_xor vi_add vi_srl(v,n) vi_sll(v,n) of 32 bits
  *   vi_of_bits(vf) vi_half_bits(p): 16 uint16 widened; vi_round(vf): nearest even
+ *   vf_sum(v) vf_most(v)  the sum and the maximum of all lanes, by the tree of ref.c's fold()
  *   vf_largest(v)    the largest of |lanes|, compared as bits; vf_any(v, x): is a lane x?
  *   vi_pack(p, v)    16 lanes above -129 to int8, those above 127 to 127; returns their sum
  *   vi_lookup(table, v): 64 bytes v, each below 16, through table[16] (vi_table(p))
@@ -25,7 +27,7 @@
  *   row_store(p, pad, at, v[4])  integers [at, at + 64) of a row of `pad`, the way vs_dot wants
  *   vu, vu_load(p, q)            4 high bytes of 16 lanes at p, their low bytes at q
  *   vs, vs_start(sum)            H and L of 16 lanes by a row, whose integers' sum is `sum` if
- *                                ROW_SUMS; vs_value(s): fma(H, 256, L)
+ *                                ROW_SUMS; vs_value(s): H + (L >> 8)
  *   vs_dot(s, u, p, pad, g)      more by u times the row's integers 4 g to 4 g + 3
  *   ATTN_SUMS                    how many vs fit the registers
  */
@@ -40,39 +42,12 @@
 
 /* --- lanes: reductions, exp, tails ----------------------------------------- */
 
-INLINE vf vf_max(vf a, vf b)
+/* exp where x <= PAL__EXP_MAX, or NaN. */
+INLINE vf vf_exp_low(vf x)
 {
-	return vf_lt(b, a, a, b);
-}
-
-/* The tree of ref.c's fold(), on the stored lanes: 15 scalar additions a vector of any
- * length are cheap, and plainly the same everywhere. */
-static float fold_sum(vf v)
-{
-	float x[16];
-	vf_store(x, v);
-	for (int half = 8; half; half /= 2)
-		for (int i = 0; i < half; i++)
-			x[i] += x[i + half];
-	return x[0];
-}
-
-static float fold_max(vf v)
-{
-	float x[16];
-	vf_store(x, v);
-	for (int half = 8; half; half /= 2)
-		for (int i = 0; i < half; i++)
-			x[i] = x[i] > x[i + half] ? x[i] : x[i + half];
-	return x[0];
-}
-
-INLINE vf vf_exp(vf x)
-{
-	vf y = vf_lt(vf_set(PAL__EXP_MAX), x, vf_set(PAL__EXP_MAX), x);
-	vf t = vf_fma(y, vf_set(PAL__LOG2E), vf_set(PAL__ROUND));
+	vf t = vf_fma(x, vf_set(PAL__LOG2E), vf_set(PAL__ROUND));
 	vf n = vf_sub(t, vf_set(PAL__ROUND));
-	vf r = vf_fma(n, vf_set(-PAL__LN2_HI), y);
+	vf r = vf_fma(n, vf_set(-PAL__LN2_HI), x);
 	r = vf_fma(n, vf_set(-PAL__LN2_LO), r);
 	vf p = vf_fma(r, vf_set(PAL__EXP_P6), vf_set(PAL__EXP_P5));
 	p = vf_fma(p, r, vf_set(PAL__EXP_P4));
@@ -81,9 +56,13 @@ INLINE vf vf_exp(vf x)
 	p = vf_fma(p, r, vf_set(1));
 	p = vf_fma(p, r, vf_set(1));
 	vi bits = vi_add(vi_sll(vi_of_bits(t), 23), vi_set(0x3f800000));
-	vf e = vf_mul(p, vf_of_bits(bits));
-	/* x < MIN gives 0, x >= MIN gives e, and NaN, for which both fail, gives x */
-	return vf_lt(x, vf_set(PAL__EXP_MIN), vf_set(0), vf_lt(vf_set(-INFINITY), x, e, x));
+	vf e = vf_mul(p, vf_of_bits(bits)); /* NaN from NaN */
+	return vf_lt(x, vf_set(PAL__EXP_MIN), vf_set(0), e);
+}
+
+INLINE vf vf_exp(vf x)
+{
+	return vf_exp_low(vf_lt(vf_set(PAL__EXP_MAX), x, vf_set(PAL__EXP_MAX), x));
 }
 
 /* The first n < 16 floats of p, zeros after them. */
@@ -567,7 +546,7 @@ static void rms_norm(const float *x, const float *w, size_t n, float eps, float 
 		vf v = load_tail(x + i, n - i);
 		acc = vf_fma(v, v, acc);
 	}
-	float r = 1 / __builtin_sqrtf(fold_sum(acc) / (float)n + eps);
+	float r = 1 / __builtin_sqrtf(vf_sum(acc) / (float)n + eps);
 	for (i = 0; i < whole; i += 16)
 		vf_store(out + i, vf_mul(vf_mul(vf_load(x + i), vf_set(r)), vf_load(w + i)));
 	for (; i < n; i++)
@@ -733,14 +712,14 @@ INLINE float weights(pal__attn_query *q, bool whole, vf v[4])
 {
 	for (int i = 0; i < 4 && !whole; i++)
 		v[i] = visible(q, 16 * i, v[i], vf_set(-INFINITY));
-	float max = fold_max(vf_max(vf_max(v[0], v[1]), vf_max(v[2], v[3])));
+	float max = vf_most(vf_max(vf_max(v[0], v[1]), vf_max(v[2], v[3])));
 	max = max > q->max ? max : q->max;
 	for (int i = 0; i < 4; i++) {
-		v[i] = vf_exp(vf_sub(v[i], vf_set(max)));
+		v[i] = vf_exp_low(vf_sub(v[i], vf_set(max)));
 		v[i] = whole ? v[i] : visible(q, 16 * i, v[i], vf_set(0));
 	}
 	float shrink = pal__exp(q->max - max);
-	float sum = fold_sum(vf_add(vf_add(vf_add(v[0], v[1]), v[2]), v[3]));
+	float sum = vf_sum(vf_add(vf_add(vf_add(v[0], v[1]), v[2]), v[3]));
 	q->sum = __builtin_fmaf(q->sum, shrink, sum);
 	q->max = max;
 	return shrink;
@@ -859,7 +838,7 @@ INLINE float row_step(vi m, float *by)
 	float largest = vf_largest(vf_of_bits(m));
 	bool finite = largest - largest == 0, use = finite && largest >= 0x1p-100f;
 	*by = use ? 32512 / largest : 0;
-	return !finite ? NAN : use ? largest / 32512 : 0;
+	return !finite ? NAN : use ? largest / 127 : 0;
 }
 
 INLINE vi magnitude(vi most, vf v)
@@ -867,12 +846,13 @@ INLINE vi magnitude(vi most, vf v)
 	return vi_max(most, vi_and(vi_of_bits(v), vi_set(0x7fffffff)));
 }
 
-/* Rounds 64 numbers to integers [at, at + 64) of a row of `pad`. Returns their sum. */
+/* Rounds 64 numbers to integers [at, at + 64) of a row of `pad`. Returns their sum. (Where the
+ * step is NaN these may be anything.) */
 INLINE int32_t round_64(uint8_t *ints, size_t pad, size_t at, const vf v[4], float by)
 {
 	vi r[4], sum;
 	for (int i = 0; i < 4; i++)
-		r[i] = by != 0 ? vi_round(vf_mul(v[i], vf_set(by))) : vi_set(0);
+		r[i] = vi_round(vf_mul(v[i], vf_set(by)));
 	row_store(ints, pad, at, r);
 	sum = vi_add(vi_add(r[0], r[1]), vi_add(r[2], r[3]));
 	return ROW_SUMS ? vi_sum(sum) : 0;
