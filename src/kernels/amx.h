@@ -176,10 +176,10 @@ typedef struct {
 	const uint8_t *next;  /* AMX_NEXT lines of quants for each block, to be fetched */
 	const uint8_t *later; /* `lines` lines of codes for each, `block` bytes apart */
 	size_t block;
-} amx_sums;
+} amx_scaling;
 
 /* Columns [c0, c0 + m) of a panel, as mul_32 and mul_16 have it. */
-INLINE void amx_scale(pal__type type, amx_sums t, int c0, int m, int lines)
+INLINE void amx_scale(pal__type type, amx_scaling t, int c0, int m, int lines)
 {
 	const int32_t *dots = t.dots + 16 * c0;
 	vf sum[AMX_WIDE];
@@ -219,7 +219,7 @@ INLINE void amx_scale(pal__type type, amx_sums t, int c0, int m, int lines)
 		vf_store(t.acc[c0 + c], sum[c]);
 }
 
-INLINE void amx_scale_panel(pal__type type, amx_sums t, int lines)
+INLINE void amx_scale_panel(pal__type type, amx_scaling t, int lines)
 {
 	for (int c = 0; c < t.width;) {
 		int left = t.width - c, m = left >= 16 ? 16 : left >= 8 ? 8 : left >= 4 ? 4 : 1;
@@ -271,17 +271,17 @@ INLINE void amx_phase(pal__type type, const planes t[AMX_PAIR], int tiles, size_
 		else
 			amx_dots(w[0], w[1], panel, stride, k, dots, later, 0, s);
 		for (int i = 0; i < tiles; i++) {
-			amx_sums sums = {.dots = s->dots[i][0],
-					 .scale = s->scale[i][0],
-					 .min = s->min[i][0],
-					 .acc = s->acc[i][p],
-					 .panel = panel,
-					 .width = x->width,
-					 .n = n,
-					 .first = b0 == 0,
-					 .next = next + (size_t)(i * n) * AMX_NEXT * 64,
-					 .later = later->p[i] + (size_t)early * 64,
-					 .block = later->block};
+			amx_scaling sums = {.dots = s->dots[i][0],
+					    .scale = s->scale[i][0],
+					    .min = s->min[i][0],
+					    .acc = s->acc[i][p],
+					    .panel = panel,
+					    .width = x->width,
+					    .n = n,
+					    .first = b0 == 0,
+					    .next = next + (size_t)(i * n) * AMX_NEXT * 64,
+					    .later = later->p[i] + (size_t)early * 64,
+					    .block = later->block};
 			if (p == 0)
 				amx_scale_panel(type, sums, late);
 			else
@@ -377,9 +377,8 @@ static void amx_matmul(const pal__matrix *w, size_t tile0, size_t tile1, const p
 #undef AMX_CASE
 }
 
+#include "kernels/amx_attn.h"
+
 const pal__kernels pal__kernels_amx = {
-	TABLE,
-	.name = "amx",
-	.panel = AMX_WIDE,
-	.matmul = amx_matmul,
+	TABLE, .name = "amx", .panel = AMX_WIDE, .matmul = amx_matmul, .attn = amx_attn,
 };

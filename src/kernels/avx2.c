@@ -14,6 +14,8 @@
 #define MAX_COLUMNS 4
 #define ATTN_TILES(n) (4 / (n))
 #define ATTN_DIMS(n) (4 / (n))
+#define ATTN_SUMS 2
+#define ROW_SUMS false
 #define VW_BIAS_SHIFT 0
 
 #define OP static inline __attribute__((always_inline))
@@ -71,6 +73,10 @@ OP vf vf_neg(vf v)
 	__m256 sign = _mm256_set1_ps(-0.0f);
 	return (vf){_mm256_xor_ps(v.a, sign), _mm256_xor_ps(v.b, sign)};
 }
+OP vf vf_max(vf x, vf y)
+{
+	return (vf)BOTH(_mm256_max_ps);
+}
 OP vf vf_lt(vf a, vf b, vf x, vf y)
 {
 	return (vf){_mm256_blendv_ps(y.a, x.a, _mm256_cmp_ps(a.a, b.a, _CMP_LT_OQ)),
@@ -80,13 +86,6 @@ OP vf vf_half(const void *p)
 {
 	const __m128i *h = p;
 	return (vf){_mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h + 1))};
-}
-OP vf vf_int16(const void *p)
-{
-	const __m128i *h = p;
-	__m256i a = _mm256_cvtepi16_epi32(_mm_loadu_si128(h));
-	__m256i b = _mm256_cvtepi16_epi32(_mm_loadu_si128(h + 1));
-	return (vf){_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b)};
 }
 OP void vi_to_int16(int16_t *p, vi v)
 {
@@ -187,6 +186,20 @@ OP vi vi_dot(vi acc, vw w, const int8_t *p)
 				     _mm256_madd_epi16(w.odd_b, odd));
 	return (vi){_mm256_add_epi32(acc.a, a), _mm256_add_epi32(acc.b, b)};
 }
+OP float vf_sum(vf v)
+{
+	__m256 h = _mm256_add_ps(v.a, v.b);
+	__m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+	q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+	return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+OP float vf_most(vf v)
+{
+	__m256 h = _mm256_max_ps(v.a, v.b);
+	__m128 q = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+	q = _mm_max_ps(q, _mm_movehl_ps(q, q));
+	return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
 OP float vf_largest(vf x, vf y)
 {
 	__m256i mask = _mm256_set1_epi32(0x7fffffff);
@@ -214,6 +227,79 @@ OP void vi_pack(int8_t *p, vi v)
 	__m256i w = _mm256_permute4x64_epi64(_mm256_packs_epi32(v.a, v.b), 0xd8);
 	__m128i lo = _mm256_castsi256_si128(w), hi = _mm256_extracti128_si256(w, 1);
 	_mm_storeu_si128((void *)p, _mm_packs_epi16(lo, hi));
+}
+OP vi vi_max(vi x, vi y)
+{
+	return (vi)BOTH(_mm256_max_epu32);
+}
+OP int32_t vi_sum(vi v)
+{
+	(void)v;
+	return 0; /* no ROW_SUMS */
+}
+
+/* Rows: int16, the even and the odd ones of four in pairs. */
+OP void row_store(uint8_t *p, size_t pad, size_t at, const vi v[4])
+{
+	const __m256i pairs = _mm256_broadcastsi128_si256(
+		_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+	(void)pad;
+	for (size_t i = 0; i < 4; i++) {
+		__m256i w = _mm256_permute4x64_epi64(_mm256_packs_epi32(v[i].a, v[i].b), 0xd8);
+		_mm256_storeu_si256((void *)(p + 2 * (at + 16 * i)), _mm256_shuffle_epi8(w, pairs));
+	}
+}
+
+typedef struct {
+	__m256i even, odd;
+} pairs;
+typedef struct {
+	pairs high_a, high_b, low_a, low_b;
+} vu;
+typedef struct {
+	vi high, low;
+} vs;
+
+OP pairs signed_pairs(const uint8_t *p)
+{
+	__m256i v = _mm256_loadu_si256((const void *)p);
+	return (pairs){_mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8), _mm256_srai_epi16(v, 8)};
+}
+OP pairs unsigned_pairs(const uint8_t *p)
+{
+	__m256i v = _mm256_loadu_si256((const void *)p);
+	return (pairs){_mm256_and_si256(v, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(v, 8)};
+}
+OP vu vu_load(const uint8_t *high, const uint8_t *low)
+{
+	return (vu){signed_pairs(high), signed_pairs(high + 32), unsigned_pairs(low),
+		    unsigned_pairs(low + 32)};
+}
+OP vs vs_start(int32_t sum)
+{
+	(void)sum;
+	return (vs){vi_set(0), vi_set(0)};
+}
+OP __m256i madd_pairs(__m256i acc, pairs u, __m256i even, __m256i odd)
+{
+	acc = _mm256_add_epi32(acc, _mm256_madd_epi16(u.even, even));
+	return _mm256_add_epi32(acc, _mm256_madd_epi16(u.odd, odd));
+}
+OP vs vs_dot(vs s, vu u, const uint8_t *row, size_t pad, size_t g)
+{
+	int32_t pair[2];
+	(void)pad;
+	__builtin_memcpy(pair, row + 8 * g, 8);
+	__m256i even = _mm256_set1_epi32(pair[0]), odd = _mm256_set1_epi32(pair[1]);
+	return (vs){
+		{madd_pairs(s.high.a, u.high_a, even, odd),
+		 madd_pairs(s.high.b, u.high_b, even, odd)},
+		{madd_pairs(s.low.a, u.low_a, even, odd), madd_pairs(s.low.b, u.low_b, even, odd)}};
+}
+OP vf vs_value(vs s)
+{
+	return vf_of_int((vi){_mm256_add_epi32(s.high.a, _mm256_srai_epi32(s.low.a, 8)),
+			      _mm256_add_epi32(s.high.b, _mm256_srai_epi32(s.low.b, 8))});
 }
 
 #include "kernels/simd.h"

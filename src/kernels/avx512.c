@@ -13,6 +13,8 @@
 #define MAX_COLUMNS 12
 #define ATTN_TILES(n) ((n) == 4 ? 2 : 4)
 #define ATTN_DIMS(n) ((n) == 4 ? 4 : 8)
+#define ATTN_SUMS 4
+#define ROW_SUMS true
 #define VW_BIAS_SHIFT 7 /* vpdpbusd wants unsigned codes: int8 + 128 */
 
 #define OP static inline __attribute__((always_inline))
@@ -56,6 +58,10 @@ OP vf vf_neg(vf a)
 {
 	return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f));
 }
+OP vf vf_max(vf a, vf b)
+{
+	return _mm512_max_ps(a, b);
+}
 OP vf vf_lt(vf a, vf b, vf x, vf y)
 {
 	return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
@@ -63,10 +69,6 @@ OP vf vf_lt(vf a, vf b, vf x, vf y)
 OP vf vf_half(const void *p)
 {
 	return _mm512_cvtph_ps(_mm256_loadu_si256(p));
-}
-OP vf vf_int16(const void *p)
-{
-	return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256(p)));
 }
 OP void vi_to_int16(int16_t *p, vi v)
 {
@@ -150,6 +152,20 @@ OP vi vi_dot(vi acc, vw w, const int8_t *p)
 	__builtin_memcpy(&four, p, 4);
 	return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(four));
 }
+OP float vf_sum(vf v)
+{
+	__m256 h = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+	__m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+	q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+	return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+OP float vf_most(vf v)
+{
+	__m256 h = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+	__m128 q = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+	q = _mm_max_ps(q, _mm_movehl_ps(q, q));
+	return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
 OP float vf_largest(vf x, vf y)
 {
 	vi mask = _mm512_set1_epi32(0x7fffffff);
@@ -175,6 +191,66 @@ OP void vf_fold(const vf v[4], float out[4])
 OP void vi_pack(int8_t *p, vi v)
 {
 	_mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(v));
+}
+OP vi vi_max(vi a, vi b)
+{
+	return _mm512_max_epu32(a, b);
+}
+OP int32_t vi_sum(vi v)
+{
+	return _mm512_reduce_add_epi32(v);
+}
+
+/* Rows: all a >> 8 (rounded), then all low bytes, both int8. Packing leaves 4 integers of each
+ * vector in each quarter, which the permutation puts in order. */
+OP void row_store(uint8_t *p, size_t pad, size_t at, const vi v[4])
+{
+	const vi order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+	const vi low = _mm512_set1_epi16(0xff), half = _mm512_set1_epi16(0x80);
+	vi a = _mm512_packs_epi32(v[0], v[1]), b = _mm512_packs_epi32(v[2], v[3]);
+	vi l = _mm512_packus_epi16(_mm512_and_si512(a, low), _mm512_and_si512(b, low));
+	vi h = _mm512_packus_epi16(_mm512_srli_epi16(_mm512_add_epi16(a, half), 8),
+				   _mm512_srli_epi16(_mm512_add_epi16(b, half), 8));
+	_mm512_storeu_si512(p + at, _mm512_permutexvar_epi32(order, h));
+	_mm512_storeu_si512(p + pad + at, _mm512_permutexvar_epi32(order, l));
+}
+
+/* vpdpbusd wants unsigned bytes: the high ones + 128. */
+typedef struct {
+	vi high, low;
+} vu;
+typedef struct {
+	vi hh, mixed, ll; /* of high bytes with high ones, of high with low, of low with low */
+} vs;
+
+OP vu vu_load(const uint8_t *high, const uint8_t *low)
+{
+	return (vu){_mm512_xor_si512(vi_load(high), _mm512_set1_epi32((int)0x80808080)),
+		    vi_load(low)};
+}
+OP vs vs_start(int32_t sum)
+{
+	return (vs){vi_set(0), vi_set(-128 * sum), vi_set(0)};
+}
+/* As the compilers' builtin, but gcc 12 copies accumulators about and spills them around that. */
+OP vi vs_more(vi acc, vi u, vi s)
+{
+	__asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u), "v"(s));
+	return acc;
+}
+OP vs vs_dot(vs s, vu u, const uint8_t *row, size_t pad, size_t g)
+{
+	int32_t high, low;
+	__builtin_memcpy(&high, row + 4 * g, 4);
+	__builtin_memcpy(&low, row + pad + 4 * g, 4);
+	vi h = vi_set(high), l = vi_set(low);
+	s.mixed = vs_more(s.mixed, u.high, l);
+	return (vs){vs_more(s.hh, u.high, h), vs_more(s.mixed, u.low, h), vs_more(s.ll, u.low, l)};
+}
+OP vf vs_value(vs s)
+{
+	vi n = _mm512_add_epi32(_mm512_slli_epi32(s.hh, 8), s.mixed);
+	return vf_of_int(_mm512_add_epi32(n, _mm512_srai_epi32(s.ll, 8)));
 }
 
 #include "kernels/simd.h"

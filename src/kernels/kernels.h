@@ -7,7 +7,8 @@
  *    the columns in ascending order. Integer dots of 32 int8 products are exact,
  *    so their inner order is free.
  *  - Attention works on blocks of PAL__ATTN_BLOCK positions in ascending order; scores
- *    have positions as lanes, the weighted sum of V has dimensions as lanes.
+ *    have positions as lanes, the weighted sum of V has dimensions as lanes. Over int16 K/V
+ *    both are exact dots of integers, so that their inner order is free.
  *  - A true reduction over a vector (norms, the softmax's sum) is defined over 16
  *    virtual lanes: lane j adds elements j, j + 16, ... in order; then lanes are folded
  *    as a binary tree, j with j + 8, then + 4, + 2, + 1.
@@ -23,16 +24,26 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/mem.h"
 #include "base/status.h"
 #include "kernels/matrix.h"
 
 #define PAL__ATTN_BLOCK 64 /* positions that one softmax step combines */
-#define PAL__ATTN_MAX_QUERIES 4
+#define PAL__ATTN_MAX_QUERIES 16
 
 /* One block of K and V of one kv head.
+ *
+ * PAL__KV_FLOAT, PAL__KV_HALF: elements are float or IEEE half,
  * k: [head_dim][PAL__ATTN_BLOCK]: positions are lanes, and reading is in one direction
  * v: [PAL__ATTN_BLOCK][v_stride], v_stride = head_dim rounded up to 16, padding zero
- * Elements are float, IEEE half, or int16 times the scale of their position. */
+ *
+ * PAL__KV_INT16: elements are int16 times the scale of their position, and stored as two
+ * planes of bytes, all the high ones (signed), then all the low ones (unsigned), of
+ * pal__attn_plane() bytes each. In a plane lie tiles of 16 lanes, in a tile 4 numbers to be
+ * multiplied for each lane, then the next 4, as instructions for dots of bytes want them:
+ * k: [4][head_dim / 4, rounded up][16 positions][4 dimensions]
+ * v: [v_stride / 16][PAL__ATTN_BLOCK / 4][16 dimensions][4 positions]
+ * What lies in padding, or at positions that no query sees, does not matter. */
 typedef enum { PAL__KV_FLOAT, PAL__KV_HALF, PAL__KV_INT16 } pal__kv_kind;
 
 typedef struct {
@@ -44,10 +55,34 @@ typedef struct {
 	float scale; /* of the scores */
 } pal__attn_kv;
 
+/* A plane of `lanes` dots of n numbers: its bytes, and where number i of a lane is. */
+static inline size_t pal__attn_plane(size_t lanes, size_t n)
+{
+	return (lanes + 15) / 16 * 16 * ((n + 3) / 4 * 4);
+}
+static inline size_t pal__attn_at(size_t n, size_t lane, size_t i)
+{
+	return ((lane / 16 * ((n + 3) / 4) + i / 4) * 16 + lane % 16) * 4 + i % 4;
+}
+
+/* Over PAL__KV_INT16, what K and V are multiplied with is rounded to integers: a query once
+ * (attn_begin), its weights in each block. A row of n numbers x[i] becomes
+ * a[i] = round_half_even(x[i] * (32512 / m)), m the largest |x[i]|, and a step m / 127:
+ * |a[i]| <= 32512 = 127 * 256, so that a[i] = 256 * int8 + int8. As for activations all is 0 for
+ * m below 2^-100, and the step NaN (a 0) where not all are finite. Its dot with a lane is
+ * (H + (L >> 8)) * step, H = sum of a[i] * high, L = sum of a[i] * low, exact in int32 for 256
+ * numbers, (L >> 8) rounded down. More than 256: segments of 256, as floats added in order.
+ * How a row is stored is each instruction set's own affair; these are its bytes. */
+static inline size_t pal__attn_row(size_t n)
+{
+	return PAL__ALIGN + (n + 63) / 64 * 128;
+}
+
 /* One query's running softmax. A fresh one has max = -inf, sum = 0, acc zero. */
 typedef struct {
-	const float *q; /* [head_dim] */
-	float *acc;     /* [v_stride] */
+	const float *q;  /* [head_dim], of PAL__KV_FLOAT and PAL__KV_HALF */
+	const void *row; /* q by attn_begin, of PAL__KV_INT16 */
+	float *acc;      /* [v_stride] */
 	float max, sum;
 	int lo, hi; /* visible positions of the block at hand: 0 <= lo < hi <= PAL__ATTN_BLOCK */
 } pal__attn_query;
@@ -77,7 +112,11 @@ typedef struct {
 	void (*add)(float *x, const float *y, size_t n);        /* x += y */
 	void (*scale)(float *x, float by, size_t n);            /* x *= by */
 
-	/* One block for n queries, 1 to PAL__ATTN_MAX_QUERIES, each on its own. */
+	/* Rounds a query. row: pal__attn_row(head_dim) bytes at a multiple of 64 */
+	void (*attn_begin)(const float *q, size_t head_dim, void *row);
+
+	/* One block for n queries, 1 to PAL__ATTN_MAX_QUERIES, each on its own. Their rows lie
+	 * one after the other. */
 	void (*attn)(const pal__attn_kv *kv, pal__attn_query *queries, int n);
 
 	/* out[i] = acc[i] / sum, n floats: the end of a query. */

@@ -12,6 +12,8 @@
 #define MAX_COLUMNS 4
 #define ATTN_TILES(n) (4 / (n))
 #define ATTN_DIMS(n) (4 / (n))
+#define ATTN_SUMS 1
+#define ROW_SUMS true
 #define VW_BIAS_SHIFT 0
 
 #define OP static inline __attribute__((always_inline))
@@ -77,6 +79,12 @@ OP vf vf_neg(vf a)
 	return (vf)EACH(E);
 }
 #undef E
+#define E(i) vbslq_f32(vcgtq_f32(a.val[i], b.val[i]), a.val[i], b.val[i])
+OP vf vf_max(vf a, vf b)
+{
+	return (vf)EACH(E);
+}
+#undef E
 #define E(i) vbslq_f32(vcltq_f32(a.val[i], b.val[i]), x.val[i], y.val[i])
 OP vf vf_lt(vf a, vf b, vf x, vf y)
 {
@@ -87,13 +95,6 @@ OP vf vf_lt(vf a, vf b, vf x, vf y)
 OP vf vf_half(const void *p)
 {
 	const uint16_t *h = p;
-	return (vf)EACH(E);
-}
-#undef E
-#define E(i) vcvtq_f32_s32(vmovl_s16(vld1_s16(h + 4 * i)))
-OP vf vf_int16(const void *p)
-{
-	const int16_t *h = p;
 	return (vf)EACH(E);
 }
 #undef E
@@ -218,6 +219,21 @@ OP vi vi_dot(vi acc, vw w, const int8_t *p)
 	return (vi)EACH(E);
 }
 #undef E
+OP float vf_sum(vf v)
+{
+	float32x4_t q = vaddq_f32(vaddq_f32(v.val[0], v.val[2]), vaddq_f32(v.val[1], v.val[3]));
+	float32x2_t d = vadd_f32(vget_low_f32(q), vget_high_f32(q));
+	return vget_lane_f32(d, 0) + vget_lane_f32(d, 1);
+}
+#define E(a, b) vbslq_f32(vcgtq_f32(a, b), a, b)
+OP float vf_most(vf v)
+{
+	float32x4_t q = E(E(v.val[0], v.val[2]), E(v.val[1], v.val[3]));
+	q = E(q, vextq_f32(q, q, 2));
+	q = E(q, vextq_f32(q, q, 1));
+	return vgetq_lane_f32(q, 0);
+}
+#undef E
 OP float vf_largest(vf x, vf y)
 {
 	uint32x4_t m = vdupq_n_u32(0), mask = vdupq_n_u32(0x7fffffff);
@@ -245,6 +261,82 @@ OP void vi_pack(int8_t *p, vi v)
 		int8x8_t byte = vmovn_s16(vcombine_s16(half, half));
 		__builtin_memcpy(p + 4 * i, &byte, 4);
 	}
+}
+#define E(i) vmaxq_u32(a.val[i], b.val[i])
+OP vi vi_max(vi a, vi b)
+{
+	return (vi)EACH(E);
+}
+#undef E
+OP int32_t vi_sum(vi v)
+{
+	uint32x4_t sum = vdupq_n_u32(0);
+	for (int i = 0; i < 4; i++)
+		sum = vaddq_u32(sum, v.val[i]);
+	return (int32_t)vaddvq_u32(sum);
+}
+
+/* Rows: all a >> 8 (rounded), then all low bytes, both int8. */
+OP void row_store(uint8_t *p, size_t pad, size_t at, const vi v[4])
+{
+	for (size_t i = 0; i < 8; i++) {
+		const uint32x4_t *half = v[i / 2].val + i % 2 * 2;
+		int16x8_t a = vcombine_s16(vmovn_s32(vreinterpretq_s32_u32(half[0])),
+					   vmovn_s32(vreinterpretq_s32_u32(half[1])));
+		vst1_s8((int8_t *)p + at + 8 * i, vrshrn_n_s16(a, 8));
+		vst1_s8((int8_t *)p + pad + at + 8 * i, vmovn_s16(a));
+	}
+}
+
+/* sdot wants signed bytes: the low ones - 128. */
+typedef struct {
+	int8x16x4_t high, low;
+} vu;
+typedef struct {
+	int32x4x4_t hh, mixed,
+		ll; /* of high bytes with high ones, of high with low, of low with low */
+} vs;
+
+OP vu vu_load(const uint8_t *high, const uint8_t *low)
+{
+	vu u = {.high = vld1q_s8_x4((const int8_t *)high)};
+	for (int i = 0; i < 4; i++)
+		u.low.val[i] =
+			vreinterpretq_s8_u8(veorq_u8(vld1q_u8(low + 16 * i), vdupq_n_u8(0x80)));
+	return u;
+}
+OP vs vs_start(int32_t sum)
+{
+	vs s;
+	for (int i = 0; i < 4; i++) {
+		s.hh.val[i] = s.mixed.val[i] = vdupq_n_s32(0);
+		s.ll.val[i] = vdupq_n_s32(128 * sum);
+	}
+	return s;
+}
+OP vs vs_dot(vs s, vu u, const uint8_t *row, size_t pad, size_t g)
+{
+	int32_t high, low;
+	__builtin_memcpy(&high, row + 4 * g, 4);
+	__builtin_memcpy(&low, row + pad + 4 * g, 4);
+	int8x16_t h = vreinterpretq_s8_s32(vdupq_n_s32(high));
+	int8x16_t l = vreinterpretq_s8_s32(vdupq_n_s32(low));
+	for (int i = 0; i < 4; i++) {
+		s.hh.val[i] = vdotq_s32(s.hh.val[i], u.high.val[i], h);
+		s.mixed.val[i] = vdotq_s32(s.mixed.val[i], u.high.val[i], l);
+		s.mixed.val[i] = vdotq_s32(s.mixed.val[i], u.low.val[i], h);
+		s.ll.val[i] = vdotq_s32(s.ll.val[i], u.low.val[i], l);
+	}
+	return s;
+}
+OP vf vs_value(vs s)
+{
+	vf v;
+	for (int i = 0; i < 4; i++) {
+		int32x4_t n = vaddq_s32(vshlq_n_s32(s.hh.val[i], 8), s.mixed.val[i]);
+		v.val[i] = vcvtq_f32_s32(vaddq_s32(n, vshrq_n_s32(s.ll.val[i], 8)));
+	}
+	return v;
 }
 
 #include "kernels/simd.h"

@@ -299,25 +299,94 @@ static float to_int16(const float *x, size_t n, int16_t *out)
 
 /* --- attention ----------------------------------------------------------- */
 
+typedef struct {
+	float step;
+	int16_t a[];
+} row;
+
 static float element(const void *p, pal__kv_kind kind, size_t i)
 {
-	if (kind == PAL__KV_INT16)
-		return (float)((const int16_t *)p)[i];
 	return kind == PAL__KV_HALF ? pal__half_float(((const uint16_t *)p)[i])
 				    : ((const float *)p)[i];
 }
 
-static void scores(const pal__attn_kv *kv, const pal__attn_query *q, float s[PAL__ATTN_BLOCK])
+static float round_row(const float *x, size_t n, int16_t *a)
 {
-	for (int j = 0; j < PAL__ATTN_BLOCK; j++) {
-		float dot = 0;
-		for (size_t d = 0; d < kv->head_dim; d++)
-			dot = fma(q->q[d],
-				  element(kv->k, kv->kind, d * PAL__ATTN_BLOCK + (size_t)j), dot);
-		if (kv->kind == PAL__KV_INT16)
-			dot *= kv->k_scale[j];
-		s[j] = j >= q->lo && j < q->hi ? dot * kv->scale : -INFINITY;
+	float largest = 0;
+	bool finite = true;
+	for (size_t i = 0; i < n; i++) {
+		finite = finite && x[i] - x[i] == 0;
+		largest = max2(x[i] < 0 ? -x[i] : x[i], largest);
 	}
+	bool use = finite && largest >= 0x1p-100f;
+	float by = use ? 32512 / largest : 0;
+	for (size_t i = 0; i < n; i++)
+		a[i] = use ? (int16_t)round_even(x[i] * by) : 0;
+	return !finite ? NAN : use ? largest / 127 : 0;
+}
+
+static void attn_begin(const float *q, size_t head_dim, void *out)
+{
+	row *r = out;
+	r->step = round_row(q, head_dim, r->a);
+}
+
+/* The dot of a row of n integers with a lane of two planes. */
+static float dot_lane(const int16_t *a, size_t n, const uint8_t *planes, size_t plane, size_t lane)
+{
+	float sum = 0;
+	for (size_t from = 0; from < n; from += 256) {
+		int32_t h = 0, l = 0;
+		for (size_t i = from; i < n && i < from + 256; i++) {
+			size_t at = pal__attn_at(n, lane, i);
+			h += a[i] * (int8_t)planes[at];
+			l += a[i] * planes[plane + at];
+		}
+		float value = (float)(h + (l >> 8));
+		sum = from ? sum + value : value;
+	}
+	return sum;
+}
+
+static float score(const pal__attn_kv *kv, const pal__attn_query *q, size_t j)
+{
+	size_t hd = kv->head_dim;
+	if (kv->kind == PAL__KV_INT16) {
+		const row *r = q->row;
+		size_t plane = pal__attn_plane(PAL__ATTN_BLOCK, hd);
+		return dot_lane(r->a, hd, kv->k, plane, j) * (r->step * kv->scale) * kv->k_scale[j];
+	}
+	float dot = 0;
+	for (size_t d = 0; d < hd; d++)
+		dot = fma(q->q[d], element(kv->k, kv->kind, d * PAL__ATTN_BLOCK + j), dot);
+	return dot * kv->scale;
+}
+
+static void sum_v(const pal__attn_kv *kv, const pal__attn_query *q, const float p[PAL__ATTN_BLOCK],
+		  float shrink)
+{
+	size_t stride = (kv->head_dim + 15) / 16 * 16;
+	for (size_t d = 0; d < stride; d++) {
+		float acc = q->acc[d] * shrink;
+		for (int j = q->lo; j < q->hi; j++)
+			acc = fma(p[j], element(kv->v, kv->kind, (size_t)j * stride + d), acc);
+		q->acc[d] = acc;
+	}
+}
+
+static void sum_v_int16(const pal__attn_kv *kv, const pal__attn_query *q,
+			const float p[PAL__ATTN_BLOCK], float shrink)
+{
+	float w[PAL__ATTN_BLOCK] = {0};
+	int16_t a[PAL__ATTN_BLOCK];
+	for (int j = q->lo; j < q->hi; j++)
+		w[j] = p[j] * kv->v_scale[j];
+	float step = round_row(w, PAL__ATTN_BLOCK, a);
+	size_t stride = (kv->head_dim + 15) / 16 * 16;
+	size_t plane = pal__attn_plane(stride, PAL__ATTN_BLOCK);
+	for (size_t d = 0; d < stride; d++)
+		q->acc[d] = fma(dot_lane(a, PAL__ATTN_BLOCK, kv->v, plane, d), step,
+				q->acc[d] * shrink);
 }
 
 static float block_max(const float s[PAL__ATTN_BLOCK])
@@ -334,9 +403,9 @@ static float block_max(const float s[PAL__ATTN_BLOCK])
 static void attn_one(const pal__attn_kv *kv, pal__attn_query *q)
 {
 	float s[PAL__ATTN_BLOCK], lanes[16];
-	size_t stride = (kv->head_dim + 15) / 16 * 16;
 	assert(q->lo >= 0 && q->lo < q->hi && q->hi <= PAL__ATTN_BLOCK);
-	scores(kv, q, s);
+	for (int j = 0; j < PAL__ATTN_BLOCK; j++)
+		s[j] = j >= q->lo && j < q->hi ? score(kv, q, (size_t)j) : -INFINITY;
 	float max = max2(block_max(s), q->max), shrink = pal__exp(q->max - max);
 	for (int j = 0; j < PAL__ATTN_BLOCK; j++)
 		s[j] = j >= q->lo && j < q->hi ? pal__exp(s[j] - max) : 0;
@@ -344,21 +413,17 @@ static void attn_one(const pal__attn_kv *kv, pal__attn_query *q)
 		lanes[i] = ((s[i] + s[i + 16]) + s[i + 32]) + s[i + 48];
 	q->sum = fma(q->sum, shrink, fold(lanes));
 	q->max = max;
-	for (int j = 0; j < PAL__ATTN_BLOCK && kv->kind == PAL__KV_INT16; j++)
-		s[j] *= kv->v_scale[j];
-	for (size_t d = 0; d < stride; d++) {
-		float acc = q->acc[d] * shrink;
-		for (int j = q->lo; j < q->hi; j++)
-			acc = fma(s[j], element(kv->v, kv->kind, (size_t)j * stride + d), acc);
-		q->acc[d] = acc;
-	}
+	(kv->kind == PAL__KV_INT16 ? sum_v_int16 : sum_v)(kv, q, s, shrink);
 }
 
-static void attn(const pal__attn_kv *kv, pal__attn_query *queries, int n)
+static void attn(const pal__attn_kv *kv, pal__attn_query *q, int n)
 {
 	assert(n >= 1 && n <= PAL__ATTN_MAX_QUERIES);
+	size_t bytes = pal__attn_row(kv->head_dim);
+	for (int i = 1; i < n && kv->kind == PAL__KV_INT16; i++)
+		assert((const char *)q[i].row == (const char *)q[0].row + (size_t)i * bytes);
 	for (int i = 0; i < n; i++)
-		attn_one(kv, &queries[i]);
+		attn_one(kv, &q[i]);
 }
 
 static void attn_end(const float *acc, float sum, size_t n, float *out)
@@ -379,6 +444,7 @@ const pal__kernels pal__kernels_scalar = {
 	.geglu = geglu,
 	.add = add,
 	.scale = scale,
+	.attn_begin = attn_begin,
 	.attn = attn,
 	.attn_end = attn_end,
 	.to_half = to_half,

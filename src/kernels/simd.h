@@ -7,12 +7,14 @@
  *
  *   vf, vi           16 float, 16 int32 (also seen as 64 bytes)
  *   vf_load/store(p) vf_set(x) vf_add vf_sub vf_mul vf_div vf_fma(a,b,c) = a * b + c
+ *   vf_max(a, b)     a > b ? a : b
  *   vf_lt(a,b,x,y)   lanes of x where a < b, else of y (also where a or b is NaN)
  *   vf_half(p)       16 halves to float; vf_to_half(p, v) rounds to 16 halves
- *   vf_int16(p)      16 int16 to float; vi_to_int16(p, v) 16 lanes within them to int16
+ *   vi_to_int16(p, v) 16 lanes within int16 to those
  *   vf_of_bits(vi) vf_of_int(vi)  the same bits; the converted integers
  *   vi_load(p) vi_set(x) vi_and vi_or vi_xor vi_add vi_srl(v,n) vi_sll(v,n) of 32 bits
  *   vi_of_bits(vf) vi_half_bits(p): 16 uint16 widened; vi_round(vf): nearest even
+ *   vf_sum(v) vf_most(v)  the sum and the maximum of all lanes, by the tree of ref.c's fold()
  *   vf_largest(a, b) the largest of |lanes|, compared as bits
  *   vf_fold(v, p)    four vectors' sums over their lanes, as ref.c's fold() has it
  *   vi_pack(p, v)    16 lanes within int8 to int8
@@ -21,7 +23,15 @@
  *                    for which the dot starts at nsum << VW_BIAS_SHIFT (0: at zero)
  *   vi_dot(acc, w, p)  acc[r] += sum of 4 products with the four quants at p
  *   PANEL            columns of the widest panel
+ *   vi_max(a, b)     the larger, without sign; vi_sum(v): of all lanes
  *   MAX_COLUMNS, ATTN_TILES(n), ATTN_DIMS(n)  what fits the registers
+ * And for dots with rows of integers (pal__attn_row):
+ *   row_store(p, pad, at, v[4])  integers [at, at + 64) of a row of `pad`, the way vs_dot wants
+ *   vu, vu_load(p, q)            4 high bytes of 16 lanes at p, their low bytes at q
+ *   vs, vs_start(sum)            H and L of 16 lanes by a row, whose integers' sum is `sum` if
+ *                                ROW_SUMS; vs_value(s): H + (L >> 8)
+ *   vs_dot(s, u, p, pad, g)      more by u times the row's integers 4 g to 4 g + 3
+ *   ATTN_SUMS                    how many vs fit the registers
  */
 #include <math.h>
 #include <string.h>
@@ -34,35 +44,12 @@
 
 /* --- lanes: reductions, exp, tails ----------------------------------------- */
 
-INLINE vf vf_max(vf a, vf b)
+/* exp where x <= PAL__EXP_MAX, or NaN. */
+INLINE vf vf_exp_low(vf x)
 {
-	return vf_lt(b, a, a, b);
-}
-
-static float fold_sum(vf v)
-{
-	const vf four[4] = {v, v, v, v};
-	float sums[4];
-	vf_fold(four, sums);
-	return sums[0];
-}
-
-static float fold_max(vf v)
-{
-	float x[16];
-	vf_store(x, v);
-	for (int half = 8; half; half /= 2)
-		for (int i = 0; i < half; i++)
-			x[i] = x[i] > x[i + half] ? x[i] : x[i + half];
-	return x[0];
-}
-
-INLINE vf vf_exp(vf x)
-{
-	vf y = vf_lt(vf_set(PAL__EXP_MAX), x, vf_set(PAL__EXP_MAX), x);
-	vf t = vf_fma(y, vf_set(PAL__LOG2E), vf_set(PAL__ROUND));
+	vf t = vf_fma(x, vf_set(PAL__LOG2E), vf_set(PAL__ROUND));
 	vf n = vf_sub(t, vf_set(PAL__ROUND));
-	vf r = vf_fma(n, vf_set(-PAL__LN2_HI), y);
+	vf r = vf_fma(n, vf_set(-PAL__LN2_HI), x);
 	r = vf_fma(n, vf_set(-PAL__LN2_LO), r);
 	vf p = vf_fma(r, vf_set(PAL__EXP_P6), vf_set(PAL__EXP_P5));
 	p = vf_fma(p, r, vf_set(PAL__EXP_P4));
@@ -71,9 +58,13 @@ INLINE vf vf_exp(vf x)
 	p = vf_fma(p, r, vf_set(1));
 	p = vf_fma(p, r, vf_set(1));
 	vi bits = vi_add(vi_sll(vi_of_bits(t), 23), vi_set(0x3f800000));
-	vf e = vf_mul(p, vf_of_bits(bits));
-	/* x < MIN gives 0, x >= MIN gives e, and NaN, for which both fail, gives x */
-	return vf_lt(x, vf_set(PAL__EXP_MIN), vf_set(0), vf_lt(vf_set(-INFINITY), x, e, x));
+	vf e = vf_mul(p, vf_of_bits(bits)); /* NaN from NaN */
+	return vf_lt(x, vf_set(PAL__EXP_MIN), vf_set(0), e);
+}
+
+INLINE vf vf_exp(vf x)
+{
+	return vf_exp_low(vf_lt(vf_set(PAL__EXP_MAX), x, vf_set(PAL__EXP_MAX), x));
 }
 
 /* The first n < 16 floats of p, zeros after them. */
@@ -647,7 +638,7 @@ static void rms_norm(const float *x, const float *w, size_t n, float eps, float 
 		vf v = load_tail(x + i, n - i);
 		acc = vf_fma(v, v, acc);
 	}
-	float r = 1 / __builtin_sqrtf(fold_sum(acc) / (float)n + eps);
+	float r = 1 / __builtin_sqrtf(vf_sum(acc) / (float)n + eps);
 	for (i = 0; i < whole; i += 16)
 		vf_store(out + i, vf_mul(vf_mul(vf_load(x + i), vf_set(r)), vf_load(w + i)));
 	for (; i < n; i++)
@@ -761,8 +752,6 @@ static float to_int16(const float *x, size_t n, int16_t *out)
 
 INLINE vf kv_load(const void *p, pal__kv_kind kind, size_t i)
 {
-	if (kind == PAL__KV_INT16)
-		return vf_int16((const uint8_t *)p + i * 2);
 	return kind == PAL__KV_HALF ? vf_half((const uint8_t *)p + i * 2)
 				    : vf_load((const float *)p + i);
 }
@@ -801,38 +790,37 @@ INLINE void dots(const pal__attn_kv *kv, pal__kv_kind kind, const pal__attn_quer
 			vf_store(s[i] + (t0 + t) * 16, acc[i * tiles + t]);
 }
 
-/* Scores to weights: masks, running maximum, exp and sum. Returns what acc shrinks by. */
-INLINE float weights(const pal__attn_kv *kv, pal__kv_kind kind, pal__attn_query *q,
-		     float s[PAL__ATTN_BLOCK])
+/* v where the query sees the 16 positions from `at`, `other` elsewhere. */
+INLINE vf visible(const pal__attn_query *q, int at, vf v, vf other)
 {
 	static const float iota[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-	const vf low = vf_set((float)q->lo - 0.5f), high = vf_set((float)q->hi - 0.5f);
-	const vf none = vf_set(-INFINITY);
-	vf v[4], at = vf_load(iota);
-	for (int i = 0; i < 4; i++) {
-		vf pos = vf_add(at, vf_set(16.0f * (float)i));
-		v[i] = vf_load(s + 16 * i);
-		if (kind == PAL__KV_INT16)
-			v[i] = vf_mul(v[i], vf_load(kv->k_scale + 16 * i));
-		v[i] = vf_mul(v[i], vf_set(kv->scale));
-		v[i] = vf_lt(low, pos, vf_lt(pos, high, v[i], none), none);
-	}
-	vf m = vf_max(vf_max(v[0], v[1]), vf_max(v[2], v[3]));
-	float max = fold_max(m);
+	vf pos = vf_load(iota);
+	vf low = vf_set((float)(q->lo - at) - 0.5f), high = vf_set((float)(q->hi - at) - 0.5f);
+	return vf_lt(low, pos, vf_lt(pos, high, v, other), other);
+}
+
+/* Scores to weights: masks (whole: sees all), running maximum, exp and sum. Returns what acc
+ * shrinks by. */
+INLINE float weights(pal__attn_query *q, bool whole, vf v[4])
+{
+	for (int i = 0; i < 4 && !whole; i++)
+		v[i] = visible(q, 16 * i, v[i], vf_set(-INFINITY));
+	float max = vf_most(vf_max(vf_max(v[0], v[1]), vf_max(v[2], v[3])));
 	max = max > q->max ? max : q->max;
 	for (int i = 0; i < 4; i++) {
-		vf pos = vf_add(at, vf_set(16.0f * (float)i)), zero = vf_set(0);
-		vf e = vf_exp(vf_sub(v[i], vf_set(max)));
-		v[i] = vf_lt(low, pos, vf_lt(pos, high, e, zero), zero);
-		vf by_v =
-			kind == PAL__KV_INT16 ? vf_mul(v[i], vf_load(kv->v_scale + 16 * i)) : v[i];
-		vf_store(s + 16 * i, by_v);
+		v[i] = vf_exp_low(vf_sub(v[i], vf_set(max)));
+		v[i] = whole ? v[i] : visible(q, 16 * i, v[i], vf_set(0));
 	}
 	float shrink = pal__exp(q->max - max);
-	float sum = fold_sum(vf_add(vf_add(vf_add(v[0], v[1]), v[2]), v[3]));
+	float sum = vf_sum(vf_add(vf_add(vf_add(v[0], v[1]), v[2]), v[3]));
 	q->sum = __builtin_fmaf(q->sum, shrink, sum);
 	q->max = max;
 	return shrink;
+}
+
+INLINE bool sees_all(const pal__attn_query *q)
+{
+	return q->lo == 0 && q->hi == PAL__ATTN_BLOCK;
 }
 
 /* acc of n queries += weights by V over positions [lo, hi), for `dims` vectors from d0. */
@@ -876,7 +864,7 @@ INLINE void sum_dims(const pal__attn_kv *kv, pal__kv_kind kind, pal__attn_query 
  * query's own order stays ascending. */
 INLINE void attn_n(const pal__attn_kv *kv, pal__kv_kind kind, pal__attn_query *q, int n)
 {
-	float s[PAL__ATTN_MAX_QUERIES][PAL__ATTN_BLOCK] = {{0}};
+	float s[4][PAL__ATTN_BLOCK] = {{0}};
 	size_t stride = (kv->head_dim + 15) & ~(size_t)15;
 	int lo = 0, hi = PAL__ATTN_BLOCK, first = PAL__ATTN_BLOCK, last = 0;
 	for (int i = 0; i < n; i++) {
@@ -892,7 +880,12 @@ INLINE void attn_n(const pal__attn_kv *kv, pal__kv_kind kind, pal__attn_query *q
 	for (; t < t_end; t++)
 		dots(kv, kind, q, n, t, 1, s);
 	for (int i = 0; i < n; i++) {
-		float shrink = weights(kv, kind, &q[i], s[i]);
+		vf v[4];
+		for (int j = 0; j < 4; j++)
+			v[j] = vf_mul(vf_load(s[i] + 16 * j), vf_set(kv->scale));
+		float shrink = weights(&q[i], false, v);
+		for (int j = 0; j < 4; j++)
+			vf_store(s[i] + 16 * j, v[j]);
 		for (size_t d = 0; d < stride; d += 16)
 			vf_store(q[i].acc + d, vf_mul(vf_load(q[i].acc + d), vf_set(shrink)));
 	}
@@ -918,6 +911,191 @@ INLINE void attn_kind(const pal__attn_kv *kv, pal__kv_kind kind, pal__attn_query
 		attn_n(kv, kind, q, 1);
 }
 
+/* --- attention over int16: dots of rows of integers with planes of bytes ------------- */
+
+/* What a row begins with; its integers follow. */
+typedef struct {
+	_Alignas(PAL__ALIGN) float step;
+	int32_t sum[4]; /* of the integers of each segment of 256, if ROW_SUMS */
+} row_head;
+
+typedef struct {
+	row_head head;
+	uint8_t ints[2 * PAL__ATTN_BLOCK];
+} weight_row;
+
+/* The step of numbers of which m has the largest magnitudes, as bits; *by is what rounds them,
+ * 0 if they are not finite or too small. */
+INLINE float row_step(vi m, float *by)
+{
+	float largest = vf_largest(vf_of_bits(m), vf_of_bits(m));
+	bool finite = largest - largest == 0, use = finite && largest >= 0x1p-100f;
+	*by = use ? 32512 / largest : 0;
+	return !finite ? NAN : use ? largest / 127 : 0;
+}
+
+INLINE vi magnitude(vi most, vf v)
+{
+	return vi_max(most, vi_and(vi_of_bits(v), vi_set(0x7fffffff)));
+}
+
+/* Rounds 64 numbers to integers [at, at + 64) of a row of `pad`. Returns their sum. (Where the
+ * step is NaN these may be anything.) */
+INLINE int32_t round_64(uint8_t *ints, size_t pad, size_t at, const vf v[4], float by)
+{
+	vi r[4], sum;
+	for (int i = 0; i < 4; i++)
+		r[i] = vi_round(vf_mul(v[i], vf_set(by)));
+	row_store(ints, pad, at, r);
+	sum = vi_add(vi_add(r[0], r[1]), vi_add(r[2], r[3]));
+	return ROW_SUMS ? vi_sum(sum) : 0;
+}
+
+static void attn_begin(const float *q, size_t head_dim, void *out)
+{
+	row_head *row = out;
+	float by;
+	vi most = vi_set(0);
+	size_t pad = (head_dim + 63) & ~(size_t)63;
+	for (size_t i = 0; i < head_dim; i += 16)
+		most = magnitude(most, load_tail(q + i, head_dim - i < 16 ? head_dim - i : 16));
+	*row = (row_head){.step = row_step(most, &by)};
+	for (size_t at = 0; at < head_dim; at += 64) {
+		vf v[4];
+		for (size_t i = 0; i < 4; i++) {
+			size_t from = at + 16 * i, left = head_dim > from ? head_dim - from : 0;
+			v[i] = load_tail(q + (left ? from : 0), left < 16 ? left : 16);
+		}
+		row->sum[at / 256] += round_64((uint8_t *)(row + 1), pad, at, v, by);
+	}
+}
+
+typedef struct {
+	const uint8_t *high, *low; /* of the first tile of 16 lanes */
+	size_t tile_bytes;
+	const uint8_t *next, *next_low; /* what to fetch at the same place, or NULL */
+} kv_planes;
+
+/* The dots of n rows, row_bytes apart, with `tiles` tiles over `count` groups of 4 numbers. */
+INLINE void dot_rows(const kv_planes *p, int tiles, const row_head *rows, size_t row_bytes,
+		     size_t pad, int n, size_t first, size_t count, vs s[])
+{
+	const uint8_t *row = (const uint8_t *)rows, *ints = (const uint8_t *)(rows + 1);
+	for (int i = 0; i < n; i++, row += row_bytes)
+		for (int t = 0; t < tiles; t++)
+			s[i * tiles + t] =
+				vs_start(((const row_head *)(const void *)row)->sum[first / 64]);
+	for (size_t g = first; g < first + count; g++)
+		for (int t = 0; t < tiles; t++) {
+			size_t at = (size_t)t * p->tile_bytes + g * 64;
+			vu u = vu_load(p->high + at, p->low + at);
+			if (p->next) {
+				__builtin_prefetch(p->next + at);
+				__builtin_prefetch(p->next_low + at);
+			}
+			for (int i = 0; i < n; i++)
+				s[i * tiles + t] = vs_dot(s[i * tiles + t], u,
+							  ints + (size_t)i * row_bytes, pad, g);
+		}
+}
+
+/* The dots of n queries with K. */
+INLINE void dots_int16(const pal__attn_kv *kv, const pal__attn_query *q, int n, int tiles,
+		       float s[][PAL__ATTN_BLOCK])
+{
+	size_t hd = kv->head_dim, groups = (hd + 3) / 4, pad = (hd + 63) & ~(size_t)63;
+	for (int t = 0; t < 4; t += tiles) {
+		size_t at = (size_t)t * groups * 64;
+		const uint8_t *k = (const uint8_t *)kv->k + at, *v = (const uint8_t *)kv->v + at;
+		kv_planes p = {k, k + groups * 256, groups * 64, NULL, NULL};
+		if (n <= FETCHED)
+			p.next = v, p.next_low = v + pal__attn_plane(hd, PAL__ATTN_BLOCK);
+		size_t g = 0;
+		do {
+			vs sums[ATTN_SUMS];
+			dot_rows(&p, tiles, q[0].row, pal__attn_row(hd), pad, n, g,
+				 groups - g < 64 ? groups - g : 64, sums);
+			for (int i = 0; i < n * tiles; i++) {
+				float *to = s[i / tiles] + (t + i % tiles) * 16;
+				vf value = vs_value(sums[i]);
+				vf_store(to, g ? vf_add(vf_load(to), value) : value);
+			}
+		} while ((g += 64) < groups);
+	}
+}
+
+/* Dots to weights, rounded to a row; returns what acc shrinks by. */
+INLINE float weigh(const pal__attn_kv *kv, pal__attn_query *q, bool whole, vf v[4], weight_row *w)
+{
+	vi most = vi_set(0);
+	float by, step = ((const row_head *)q->row)->step * kv->scale;
+	for (int i = 0; i < 4; i++)
+		v[i] = vf_mul(vf_mul(v[i], vf_set(step)), vf_load(kv->k_scale + 16 * i));
+	float shrink = weights(q, whole, v);
+	for (int i = 0; i < 4; i++) {
+		v[i] = vf_mul(v[i], vf_load(kv->v_scale + 16 * i));
+		v[i] = whole ? v[i] : visible(q, 16 * i, v[i], vf_set(0));
+		most = magnitude(most, v[i]);
+	}
+	w->head.step = row_step(most, &by);
+	w->head.sum[0] = round_64(w->ints, PAL__ATTN_BLOCK, 0, v, by);
+	return shrink;
+}
+
+/* acc of n queries = acc * shrink + weights by V, for `tiles` vectors of dimensions from d. */
+INLINE void sum_int16(const pal__attn_kv *kv, pal__attn_query *q, int n, size_t d, int tiles,
+		      const weight_row *w, const float *shrink)
+{
+	vs sums[ATTN_SUMS];
+	const uint8_t *v = (const uint8_t *)kv->v + d * PAL__ATTN_BLOCK, *next = kv->next;
+	kv_planes p = {v, v + pal__attn_plane(kv->head_dim, PAL__ATTN_BLOCK), 16 * PAL__ATTN_BLOCK,
+		       NULL, NULL};
+	if (n <= FETCHED && next) {
+		p.next = next + d * PAL__ATTN_BLOCK;
+		p.next_low = p.next + pal__attn_plane(PAL__ATTN_BLOCK, kv->head_dim);
+	}
+	dot_rows(&p, tiles, &w[0].head, sizeof *w, PAL__ATTN_BLOCK, n, 0, PAL__ATTN_BLOCK / 4,
+		 sums);
+	for (int i = 0; i < n; i++) {
+		float step = w[i].head.step;
+		for (int t = 0; t < tiles; t++) {
+			float *acc = q[i].acc + d + 16 * (size_t)t;
+			vf_store(acc, vf_fma(vs_value(sums[i * tiles + t]), vf_set(step),
+					     vf_mul(vf_load(acc), vf_set(shrink[i]))));
+		}
+	}
+}
+
+INLINE void attn_int16_n(const pal__attn_kv *kv, pal__attn_query *q, int n)
+{
+	float s[ATTN_SUMS][PAL__ATTN_BLOCK], shrink[ATTN_SUMS];
+	weight_row w[ATTN_SUMS];
+	size_t stride = (kv->head_dim + 15) & ~(size_t)15, d = 0;
+	const int tiles = ATTN_SUMS / n;
+	dots_int16(kv, q, n, tiles, s);
+	for (int i = 0; i < n; i++) {
+		vf v[4];
+		for (int t = 0; t < 4; t++)
+			v[t] = vf_load(s[i] + 16 * t);
+		shrink[i] = sees_all(&q[i]) ? weigh(kv, &q[i], true, v, &w[i])
+					    : weigh(kv, &q[i], false, v, &w[i]);
+	}
+	for (; d + 16 * (size_t)tiles <= stride; d += 16 * (size_t)tiles)
+		sum_int16(kv, q, n, d, tiles, w, shrink);
+	for (; d < stride; d += 16)
+		sum_int16(kv, q, n, d, 1, w, shrink);
+}
+
+static void attn_int16(const pal__attn_kv *kv, pal__attn_query *q, int n)
+{
+	for (; ATTN_SUMS >= 4 && n >= 4; n -= 4, q += 4)
+		attn_int16_n(kv, q, 4);
+	for (; ATTN_SUMS >= 2 && n >= 2; n -= 2, q += 2)
+		attn_int16_n(kv, q, 2);
+	for (; n; n--, q++)
+		attn_int16_n(kv, q, 1);
+}
+
 static void attn(const pal__attn_kv *kv, pal__attn_query *q, int n)
 {
 	switch (kv->kind) {
@@ -928,7 +1106,7 @@ static void attn(const pal__attn_kv *kv, pal__attn_query *q, int n)
 		attn_kind(kv, PAL__KV_HALF, q, n);
 		break;
 	case PAL__KV_INT16:
-		attn_kind(kv, PAL__KV_INT16, q, n);
+		attn_int16(kv, q, n);
 	}
 }
 
@@ -943,14 +1121,11 @@ static void attn_end(const float *acc, float sum, size_t n, float *out)
 }
 
 /* What instruction sets that build on this one have in common with it. */
-#define TABLE                                                                             \
-	.quantize = quantize, .wide_acts = WIDE_ACTS, .rms_norm = rms_norm, .rope = rope, \
-	.swiglu = swiglu, .geglu = geglu, .add = add, .scale = scale, .attn = attn,       \
+#define TABLE                                                                                   \
+	.quantize = quantize, .wide_acts = WIDE_ACTS, .rms_norm = rms_norm, .rope = rope,       \
+	.swiglu = swiglu, .geglu = geglu, .add = add, .scale = scale, .attn_begin = attn_begin, \
 	.attn_end = attn_end, .to_half = to_half, .to_int16 = to_int16
 
 const pal__kernels KERNELS = {
-	TABLE,
-	.name = KERNELS_NAME,
-	.panel = PANEL,
-	.matmul = matmul,
+	TABLE, .name = KERNELS_NAME, .panel = PANEL, .matmul = matmul, .attn = attn,
 };

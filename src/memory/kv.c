@@ -14,6 +14,10 @@ static bool layout(pal__kv *kv, const pal__kv_shape *s, size_t *bytes)
 	kv->n_blocks = ((size_t)s->n_ctx + PAL__ATTN_BLOCK - 1) / PAL__ATTN_BLOCK;
 	kv->k_bytes = pal__arena_need(s->head_dim * PAL__ATTN_BLOCK * element);
 	kv->v_bytes = stride * PAL__ATTN_BLOCK * element;
+	if (s->kind == PAL__KV_INT16) {
+		kv->k_bytes = 2 * pal__attn_plane(PAL__ATTN_BLOCK, s->head_dim);
+		kv->v_bytes = 2 * pal__attn_plane(stride, PAL__ATTN_BLOCK);
+	}
 	kv->head_bytes = kv->k_bytes + kv->v_bytes;
 	if (s->kind == PAL__KV_INT16)
 		kv->head_bytes += 2 * PAL__ATTN_BLOCK * sizeof(float);
@@ -65,13 +69,41 @@ static parts parts_of(const pal__kv *kv, size_t layer, size_t head, int64_t bloc
 	return b;
 }
 
-/* Elements of 2 bytes: rounds x to `out`; returns the scale, where there is one. */
-static float round_to(const pal__kv *kv, const pal__kernels *kernels, const float *x, void *out)
+/* Rounds x [n] to int16 and splits them in bytes; returns the scale. */
+static float split(const pal__kernels *kernels, const float *x, size_t n, uint8_t *high,
+		   uint8_t *low)
 {
-	if (kv->shape.kind == PAL__KV_INT16)
-		return kernels->to_int16(x, kv->shape.head_dim, out);
-	kernels->to_half(x, kv->shape.head_dim, out);
-	return 1;
+	int16_t rounded[PAL__KV_MAX_DIM];
+	float scale = kernels->to_int16(x, n, rounded);
+	for (size_t i = 0; i < n; i++) {
+		high[i] = (uint8_t)((uint16_t)rounded[i] >> 8);
+		low[i] = (uint8_t)rounded[i];
+	}
+	return scale;
+}
+
+/* Into the planes byte by byte: four positions share a word of V, and other threads may be
+ * storing the others. */
+static void store_int16(const pal__kv *kv, const pal__kernels *kernels, const parts *b,
+			size_t place, const float *k, const float *v)
+{
+	size_t hd = kv->shape.head_dim, whole = hd & ~(size_t)3;
+	uint8_t high[PAL__KV_MAX_DIM], low[PAL__KV_MAX_DIM];
+	uint8_t *to = (uint8_t *)b->k + pal__attn_at(hd, place, 0), *to_low = to + kv->k_bytes / 2;
+	b->k_scale[place] = split(kernels, k, hd, high, low);
+	for (size_t d = 0; d < whole; d += 4) {
+		memcpy(to + d * 16, high + d, 4);
+		memcpy(to_low + d * 16, low + d, 4);
+	}
+	memcpy(to + whole * 16, high + whole, hd - whole);
+	memcpy(to_low + whole * 16, low + whole, hd - whole);
+	to = b->v, to_low = to + kv->v_bytes / 2;
+	b->v_scale[place] = split(kernels, v, hd, high, low);
+	for (size_t d = 0; d < hd; d++) {
+		size_t at = pal__attn_at(PAL__ATTN_BLOCK, d, place);
+		to[at] = high[d];
+		to_low[at] = low[d];
+	}
 }
 
 void pal__kv_store(pal__kv *kv, const pal__kernels *kernels, size_t layer, size_t head, int64_t pos,
@@ -81,20 +113,18 @@ void pal__kv_store(pal__kv *kv, const pal__kernels *kernels, size_t layer, size_
 	size_t place = (size_t)(pos % PAL__ATTN_BLOCK);
 	size_t v_at = place * stride;
 	parts b = parts_of(kv, layer, head, pos / PAL__ATTN_BLOCK);
-	if (kv->shape.kind == PAL__KV_FLOAT) {
+	if (kv->shape.kind == PAL__KV_INT16) {
+		store_int16(kv, kernels, &b, place, k, v);
+	} else if (kv->shape.kind == PAL__KV_FLOAT) {
 		for (size_t d = 0; d < hd; d++)
 			((float *)b.k)[d * PAL__ATTN_BLOCK + place] = k[d];
 		memcpy((float *)b.v + v_at, v, hd * sizeof *v);
-		return;
-	}
-	uint16_t rounded[PAL__KV_MAX_DIM];
-	float k_scale = round_to(kv, kernels, k, rounded);
-	for (size_t d = 0; d < hd; d++)
-		((uint16_t *)b.k)[d * PAL__ATTN_BLOCK + place] = rounded[d];
-	float v_scale = round_to(kv, kernels, v, (uint16_t *)b.v + v_at);
-	if (b.k_scale) {
-		b.k_scale[place] = k_scale;
-		b.v_scale[place] = v_scale;
+	} else {
+		uint16_t halves[PAL__KV_MAX_DIM];
+		kernels->to_half(k, hd, halves);
+		for (size_t d = 0; d < hd; d++)
+			((uint16_t *)b.k)[d * PAL__ATTN_BLOCK + place] = halves[d];
+		kernels->to_half(v, hd, (uint16_t *)b.v + v_at);
 	}
 }
 

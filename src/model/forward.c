@@ -34,7 +34,8 @@ static bool lay_out(pal__scratch *s, const pal_model *m, int n_rows, pal__arena 
 	       kv = h->n_kv_heads * h->head_dim;
 	size_t widest = max_size(max_size(h->n_embd, heads), h->n_ff), f = sizeof(float);
 	size_t stride = (h->head_dim + 15) & ~(size_t)15;
-	s->worker_bytes = pal__arena_need(QUERIES * (sizeof(pal__attn_query) + stride * f));
+	s->worker_bytes = pal__arena_need(QUERIES * sizeof(pal__attn_query)) +
+			  QUERIES * (stride * f + pal__attn_row(h->head_dim));
 	struct {
 		void **to;
 		size_t bytes;
@@ -273,15 +274,23 @@ static void attend_item(void *arg, size_t item, int worker)
 	       group = h->n_heads / h->n_kv_heads;
 	size_t head = item / t->chunks, at = item % t->chunks * t->queries;
 	size_t all = (size_t)t->a->n * group, n = all - at < t->queries ? all - at : t->queries;
-	pal__attn_query *q = (void *)(t->a->s->workers + (size_t)worker * t->a->s->worker_bytes);
-	float *acc = (float *)(void *)(q + QUERIES);
+	uint8_t *space = t->a->s->workers + (size_t)worker * t->a->s->worker_bytes;
+	pal__attn_query *q = (void *)space;
+	uint8_t *rows = space + pal__arena_need(QUERIES * sizeof *q);
+	float *acc = (float *)(void *)(rows + QUERIES * pal__attn_row(hd));
 	size_t row_of[QUERIES];
 	memset(acc, 0, n * stride * sizeof *acc);
 	for (size_t i = 0; i < n; i++) {
 		row_of[i] = (at + i) / group;
 		size_t in = row_of[i] * h->n_heads + head * group + (at + i) % group;
 		q[i] = (pal__attn_query){
-			.q = t->a->s->q + in * hd, .acc = acc + i * stride, .max = -INFINITY};
+			.q = t->a->s->q + in * hd,
+			.row = rows + i * pal__attn_row(hd),
+			.acc = acc + i * stride,
+			.max = -INFINITY,
+		};
+		if (t->a->rows[row_of[i]].kv->shape.kind == PAL__KV_INT16)
+			t->a->k->attn_begin(q[i].q, hd, rows + i * pal__attn_row(hd));
 	}
 	for (size_t i = 0, end; i < n; i = end) { /* rows of one session are neighbours */
 		for (end = i + 1; end < n; end++)
@@ -304,7 +313,9 @@ static void attend(const pass *a, size_t layer)
 	pal__pool_run(a->m->pool, (size_t)a->n * heads, store_item, &t);
 	/* Queries that go together share loads of K and V; but every thread wants work. */
 	t.queries = (all * heads + items - 1) / items;
-	t.queries = (t.queries + PAL__ATTN_MAX_QUERIES - 1) & ~(size_t)(PAL__ATTN_MAX_QUERIES - 1);
+	t.queries = (t.queries + 3) & ~(size_t)3;
+	if (t.queries > PAL__ATTN_MAX_QUERIES)
+		t.queries += -t.queries % PAL__ATTN_MAX_QUERIES;
 	t.queries = t.queries > QUERIES ? QUERIES : t.queries;
 	t.chunks = (all + t.queries - 1) / t.queries;
 	pal__pool_run(a->m->pool, heads * t.chunks, attend_item, &t);

@@ -82,17 +82,28 @@ static float value(size_t layer, size_t head, int64_t pos, size_t d, int which)
 	return ((float)(int32_t)u) * 0x1p-30f;
 }
 
-static float element(const pal__attn_kv *b, const void *data, const float *scale, size_t place,
-		     size_t at)
+static float element(pal__kv_kind kind, const void *data, size_t at)
 {
-	switch (b->kind) {
-	case PAL__KV_FLOAT:
-		return ((const float *)data)[at];
-	case PAL__KV_HALF:
-		return pal__half_float(((const uint16_t *)data)[at]);
-	default:
-		return (float)((const int16_t *)data)[at] * scale[place];
-	}
+	return kind == PAL__KV_FLOAT ? ((const float *)data)[at]
+				     : pal__half_float(((const uint16_t *)data)[at]);
+}
+
+/* The int16 of lane `lane`, number i of n, in the planes at `data`. */
+static float of_planes(const void *data, size_t lanes, size_t n, size_t lane, size_t i)
+{
+	const uint8_t *p = (const uint8_t *)data + pal__attn_at(n, lane, i);
+	return (float)((int8_t)*p * 256 + p[pal__attn_plane(lanes, n)]);
+}
+
+/* Dimension d of K (of V: which = 1) at `place`. */
+static float stored(const pal__attn_kv *b, int which, size_t place, size_t d)
+{
+	size_t hd = b->head_dim, stride = (hd + 15) & ~(size_t)15;
+	if (b->kind == PAL__KV_INT16)
+		return which ? of_planes(b->v, hd, PAL__ATTN_BLOCK, d, place) * b->v_scale[place]
+			     : of_planes(b->k, PAL__ATTN_BLOCK, hd, place, d) * b->k_scale[place];
+	return which ? element(b->kind, b->v, place * stride + d)
+		     : element(b->kind, b->k, d * PAL__ATTN_BLOCK + place);
 }
 
 /* What storing x may change: nothing, to a half, or half a step of the largest / 32767
@@ -120,13 +131,11 @@ static void check_head(const pal__kv *kv, size_t layer, size_t head, int64_t pos
 		v_max = __builtin_fmaxf(v_max, __builtin_fabsf(value(layer, head, pos, d, 1)));
 	}
 	for (size_t d = 0; d < hd; d++) {
-		float k = element(&b, b.k, b.k_scale, place, d * PAL__ATTN_BLOCK + place);
-		float v = element(&b, b.v, b.v_scale, place, place * stride + d);
-		close_enough(b.kind, k, value(layer, head, pos, d, 0), k_max);
-		close_enough(b.kind, v, value(layer, head, pos, d, 1), v_max);
+		close_enough(b.kind, stored(&b, 0, place, d), value(layer, head, pos, d, 0), k_max);
+		close_enough(b.kind, stored(&b, 1, place, d), value(layer, head, pos, d, 1), v_max);
 	}
 	for (size_t d = hd; d < stride; d++) /* padding is zero */
-		assert_true(element(&b, b.v, b.v_scale, place, place * stride + d) == 0);
+		assert_true(stored(&b, 1, place, d) == 0);
 }
 
 static void store_head(pal__kv *kv, const pal__kernels *kernels, size_t layer, size_t head,
