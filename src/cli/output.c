@@ -183,8 +183,8 @@ json_t *pal__json_machine(void)
 	const char *name = proc_field("/proc/cpuinfo", "model name", cpu, sizeof cpu);
 	const char *kb = proc_field("/proc/meminfo", "MemTotal", memory, sizeof memory);
 	return json_pack("{s:s, s:s, s:s, s:i, s:I}", "cpu", name ? name : "unknown", "arch",
-			 u.machine, "kernel", u.release, "cores", pal__cpus_allowed(&cpus), "memory_bytes",
-			 (json_int_t)(kb ? strtoull(kb, NULL, 10) * 1024 : 0));
+			 u.machine, "kernel", u.release, "cores", pal__cpus_allowed(&cpus),
+			 "memory_bytes", (json_int_t)(kb ? strtoull(kb, NULL, 10) * 1024 : 0));
 }
 
 json_t *pal__json_build(void)
