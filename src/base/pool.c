@@ -17,7 +17,7 @@
  * forward pass, and about what it takes to sleep and be woken; far shorter than a
  * scheduler's time slice, so that little is lost where another process has the core that
  * is waited for. */
-#define SPIN_S 50e-6
+#define SPIN_S 25e-6
 #define SPINS_A_LOOK 32 /* between two looks at the clock */
 
 struct worker {
