@@ -57,8 +57,11 @@ typedef struct pal_model pal_model;
  * cache_dir has proves useless. */
 typedef void (*pal_progress)(void *user, uint64_t done, uint64_t total);
 
+/* Threads: 0 means one for each physical performance core that this process may use, fewer
+ * where its control group is given less CPU time. Up to that many keep to those cores; more,
+ * if asked for, use every CPU that is allowed, and those beyond the CPUs are not started. */
 typedef struct pal_model_options {
-	int n_threads;         /* 1 to PAL_MAX_THREADS; 0: one for each core this process may use */
+	int n_threads;         /* 1 to PAL_MAX_THREADS; 0: automatic */
 	const char *isa;       /* "scalar", "avx2", "avx512", "amx", "neon"; NULL: the best here */
 	bool no_weights;       /* check and measure only: no sessions, and a hash of 0 */
 	const char *cache_dir; /* folder that keeps repacked weights for the next start, or NULL */

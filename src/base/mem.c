@@ -6,9 +6,11 @@
 #include <sys/mman.h>
 
 #include "base/checked.h"
+#include "base/topology.h"
 
 /* From this size on memory is mapped: it goes back to the system when freed, and
- * huge pages are asked for, since weights and K/V are read end to end. */
+ * huge pages are asked for, since weights and K/V are read end to end,
+ * by all threads: so it is spread over memory nodes. */
 #define MAP_FROM ((size_t)1 << 21)
 
 static _Atomic int64_t countdown = -1;
@@ -104,6 +106,7 @@ void *pal__alloc_aligned(size_t size)
 	if (p == MAP_FAILED)
 		return NULL;
 	madvise(p, rounded, MADV_HUGEPAGE);
+	pal__interleave(p, rounded);
 	return count(p);
 }
 

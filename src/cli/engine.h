@@ -17,7 +17,7 @@ typedef struct {
 
 /* Entries of an option table for the fields of e. */
 #define PAL__OPTION_THREADS(e)                                                                     \
-	PAL__INT("threads", 't', &(e).threads, 1, PAL_MAX_THREADS, "threads (default: one a core)")
+	PAL__INT("threads", 't', &(e).threads, 1, PAL_MAX_THREADS, "threads (default: one a fast core)")
 #define PAL__OPTION_BATCH(e)                                                                       \
 	PAL__INT("batch", 0, &(e).batch, 1, PAL_MAX_BATCH,                                         \
 		 "tokens of one forward pass (the result is the same)")

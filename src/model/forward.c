@@ -42,12 +42,7 @@ static bool lay_out(pal__scratch *s, const pal_model *m, int n_rows, pal__arena 
 	} parts[] = {
 		{(void **)&s->x, n * h->n_embd * f},
 		{(void **)&s->y, n * h->n_embd * f},
-		{(void **)&s->q, n * heads * f},
-		{(void **)&s->k, n * kv * f},
-		{(void **)&s->v, n * kv * f},
-		{(void **)&s->mixed, n * heads * f},
-		{(void **)&s->gate, n * h->n_ff * f},
-		{(void **)&s->up, n * h->n_ff * f},
+		{(void **)&s->q, max_size(2 * (heads + kv), 2 * h->n_ff) * n * f},
 		{(void **)&s->rope[0], n * h->n_rot * f},
 		{(void **)&s->rope[1], n * h->n_rot * f},
 		{&s->panels, pal__panels_bytes(n, widest + 31, m->kernels->wide_acts)},
@@ -60,6 +55,14 @@ static bool lay_out(pal__scratch *s, const pal_model *m, int n_rows, pal__arena 
 		if (arena)
 			*parts[i].to = pal__arena_take(arena, parts[i].bytes);
 	}
+	if (!arena)
+		return true;
+	/* A layer is done with attention's rows when it writes the feed-forward's. */
+	s->k = s->q + n * heads;
+	s->v = s->k + n * kv;
+	s->mixed = s->v + n * kv;
+	s->gate = s->q;
+	s->up = s->gate + n * h->n_ff;
 	return true;
 }
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/topology.h"
 #include "model/vocab.h"
 #include "text/chat.h"
 
@@ -28,6 +29,14 @@ static pal_status copy_texts(pal_model *m, const char *path, const pal__gguf *g,
 	return PAL_OK;
 }
 
+static pal_status start_threads(pal_model *m, int asked, pal_error *err)
+{
+	cpu_set_t allowed;
+	pal__cpus_allowed(&allowed);
+	pal__placement p = pal__place_threads("", &allowed, asked);
+	return pal__pool_new(p.n_threads, &p.cpus, &m->pool, err);
+}
+
 static pal_status open_from(pal_model *m, const char *path, const pal_model_options *o,
 			    const pal__gguf *g, pal_error *err)
 {
@@ -40,7 +49,7 @@ static pal_status open_from(pal_model *m, const char *path, const pal_model_opti
 	if (s == PAL_OK)
 		s = pal__hparams_read(g, pal__tokenizer_n_tokens(m->tokenizer), &m->h, err);
 	if (s == PAL_OK)
-		s = pal__pool_new(o->n_threads ? o->n_threads : pal__cpu_count(), &m->pool, err);
+		s = start_threads(m, o->n_threads, err);
 	if (s == PAL_OK)
 		s = pal__weights_load(m, g, o, err);
 	return s;
