@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -88,19 +89,47 @@ typedef struct {
 	float *y; /* [n][w->n_rows] */
 } product;
 
+/* Memory is fetched ahead, and so a thread should go on where it was: each has a share of the
+ * chunks, from whose front it takes. One that has none left takes from the end of another's. */
+typedef struct {
+	_Alignas(PAL__ALIGN) _Atomic uint64_t left; /* end << 32 | front */
+} share;
+
 typedef struct {
 	const pal__kernels *k;
 	pal__acts acts;
 	product p[3];
 	size_t tiles[3], chunk;
-	int n;
+	int n, n_shares;
+	share shares[PAL_MAX_THREADS];
 } products;
+
+static void deal(products *a, size_t chunks)
+{
+	for (size_t i = 0, n = (size_t)a->n_shares; i < n; i++)
+		atomic_init(&a->shares[i].left,
+			    (uint64_t)(chunks * (i + 1) / n) << 32 | chunks * i / n);
+}
+
+/* A chunk nobody has; there is one for each item. */
+static size_t take_chunk(products *a, int worker)
+{
+	for (int i = 0;; i++) {
+		_Atomic uint64_t *from = &a->shares[(worker + i) % a->n_shares].left;
+		uint64_t at = atomic_load(from), front, end;
+		while ((front = (uint32_t)at) < (end = at >> 32)) {
+			uint64_t to = i ? (end - 1) << 32 | front : end << 32 | (front + 1);
+			if (atomic_compare_exchange_weak(from, &at, to))
+				return i ? end - 1 : front;
+		}
+	}
+}
 
 static void product_item(void *arg, size_t item, int worker)
 {
-	const products *a = arg;
-	size_t at = item * a->chunk, end = at + a->chunk;
-	(void)worker;
+	products *a = arg;
+	size_t at = take_chunk(a, worker) * a->chunk, end = at + a->chunk;
+	(void)item;
 	for (int i = 0; i < a->n; i++) {
 		size_t n = a->tiles[i];
 		if (at < n)
@@ -168,9 +197,11 @@ static void prepare_item(void *arg, size_t item, int worker)
  * rounding) is done in the same go. */
 static void multiply(const pass *a, preparation p, const product *list, int n_list)
 {
-	products job = {.k = a->k, .n = n_list};
+	products job;
 	size_t total = 0, panel = (size_t)a->k->panel;
 	p.a = a;
+	job.k = a->k;
+	job.n = n_list;
 	for (int i = 0; i < n_list; i++) {
 		job.p[i] = list[i];
 		total += job.tiles[i] = list[i].w->n_tiles;
@@ -183,7 +214,10 @@ static void multiply(const pass *a, preparation p, const product *list, int n_li
 	/* Enough items to even out threads of different speed, each of some hundred rows. */
 	size_t items = (size_t)pal__pool_threads(a->m->pool) * 8;
 	job.chunk = (total + items - 1) / items;
-	pal__pool_run(a->m->pool, (total + job.chunk - 1) / job.chunk, product_item, &job);
+	size_t chunks = (total + job.chunk - 1) / job.chunk;
+	job.n_shares = pal__pool_threads(a->m->pool);
+	deal(&job, chunks);
+	pal__pool_run(a->m->pool, chunks, product_item, &job);
 }
 
 /* --- attention -------------------------------------------------------------------- */

@@ -65,7 +65,7 @@ static void write_good(void)
 	pal_error err;
 	for (size_t i = 0; i < BYTES; i++)
 		tiles[i] = (uint8_t)(i * 2654435761u >> 24);
-	CHECK(mkdtemp(dir) && pal__pool_new(1, &pool, &err) == PAL_OK);
+	CHECK(mkdtemp(dir) && pal__pool_new(1, NULL, &pool, &err) == PAL_OK);
 	snprintf(path, sizeof path, "%s/tiles", dir);
 	CHECK(pal__tiles_write(path, &key, 7, tiles, pool, step, NULL, &err) == PAL_OK);
 	int fd = open(path, O_RDONLY);

@@ -488,7 +488,7 @@ static void many_pieces(void **state)
 	const pal__tiles_record record = {.name = 5, .type = 8, .rows = 16, .cols = 32};
 	const pal__tiles_key key = {.records = &record, .n_records = 1, .bytes = BYTES};
 	snprintf(path, sizeof path, "%s/t", dir);
-	assert_int_equal(pal__pool_new(3, &pool, NULL), PAL_OK);
+	assert_int_equal(pal__pool_new(3, NULL, &pool, NULL), PAL_OK);
 	assert_int_equal(pal__tiles_write(path, &key, 99, tiles, pool, step, &steps, &err), PAL_OK);
 	assert_int_equal(steps, BYTES);
 	assert_int_equal(pal__tiles_open(path, &key, pool, step, &steps, &t, &err), PAL_OK);
