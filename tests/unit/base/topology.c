@@ -207,7 +207,7 @@ static void garbage(void **state)
 {
 	(void)state;
 	static char huge[20000];
-	for (size_t i = 0; i + 1 < sizeof huge; i += 2)
+	for (size_t i = 0; i + 2 < sizeof huge; i += 2)
 		memcpy(huge + i, "1,", 2);
 	const char *const bad[] = {"x",           "0-",    "-3",  "3-1", "0,,1",
 				   "0-5000",      "1024",  "0 1", ",",   "18446744073709551616",
