@@ -9,7 +9,7 @@
  */
 #define AMX_ATTN_LEAST 3 /* queries; below, VNNI is faster */
 #define AMX_ATTN_DIM 256 /* the largest head: a segment of a row */
-#define AMX_ATTN_TILES 8 /* of 16 lanes, of a phase */
+#define AMX_ATTN_TILES 4 /* of 16 lanes, of a phase */
 
 typedef struct {
 	int32_t hh[16][16], mixed[16][16], ll[16][16]; /* [row][lane], as vs has them */
@@ -156,7 +156,7 @@ INLINE void amx_weights(const pal__attn_kv *kv, pal__attn_query *q, int n, amx_a
 			v[t] = whole ? v[t] : visible(&q[i], 16 * t, v[t], vf_set(0));
 			vf w = vf_mul(v[t], vf_load(kv->v_scale + 16 * t));
 			w = whole ? w : visible(&q[i], 16 * t, w, vf_set(0));
-			m = magnitude(m, w);
+			m = vi_max(m, vi_of_bits(w));
 			vf_store(c->scores[i] + 16 * t, w);
 		}
 		vf_store(c->part[i], vf_add(vf_add(vf_add(v[0], v[1]), v[2]), v[3]));
@@ -200,29 +200,25 @@ static size_t amx_groups(size_t head_dim)
 	return all / steps;
 }
 
-static void amx_attn(const pal__attn_kv *kv, pal__attn_query *q, int n)
+/* Up to 16 queries, with tiles configured for them (and `groups`, where that is not all of V's). */
+static void amx_attn_16(const pal__attn_kv *kv, pal__attn_query *q, int n, size_t groups)
 {
-	const size_t hd = kv->head_dim, tiles = (hd + 15) / 16;
-	const size_t groups = amx_groups(hd), steps = (hd + 3) / 4 / groups;
-	if (kv->kind != PAL__KV_INT16 || n < AMX_ATTN_LEAST || hd > AMX_ATTN_DIM || groups < 8) {
-		attn(kv, q, n);
-		return;
-	}
-	amx_attn_scratch c __attribute__((aligned(PAL__ALIGN)));
-	for (int i = n; i < 16; i++)
-		vf_store(c.part[i], vf_set(0));
+	const size_t hd = kv->head_dim, tiles = (hd + 15) / 16, k_groups = (hd + 3) / 4;
 	const uint8_t *k = kv->k, *v = kv->v;
+	amx_attn_scratch c __attribute__((aligned(PAL__ALIGN)));
 	amx_product p = {k,
-			 k + 4 * steps * groups * 64,
+			 k + pal__attn_plane(PAL__ATTN_BLOCK, hd),
 			 (const uint8_t *)q[0].row + sizeof(row_head),
 			 pal__attn_row(hd),
 			 (hd + 63) & ~(size_t)63,
-			 steps,
+			 k_groups / groups,
 			 groups};
-	amx_attn_configure(n, groups);
+	for (int i = n; i < 16; i++)
+		vf_store(c.part[i], vf_set(0));
 	amx_multiply(&p, 4, c.sums);
 	amx_scores(kv, q, n, &c);
 	amx_weights(kv, q, n, &c);
+	amx_written();
 	p = (amx_product){v,
 			  v + pal__attn_plane(hd, PAL__ATTN_BLOCK),
 			  c.ints[0],
@@ -230,7 +226,6 @@ static void amx_attn(const pal__attn_kv *kv, pal__attn_query *q, int n)
 			  PAL__ATTN_BLOCK,
 			  1,
 			  PAL__ATTN_BLOCK / 4};
-	amx_written();
 	if (groups != p.groups)
 		amx_attn_configure(n, p.groups);
 	for (size_t t = 0; t < tiles; t += AMX_ATTN_TILES) {
@@ -240,5 +235,25 @@ static void amx_attn(const pal__attn_kv *kv, pal__attn_query *q, int n)
 		p.high += now * 1024;
 		p.low += now * 1024;
 	}
-	_tile_release();
+}
+
+static void amx_attn(const pal__attn_kv *kv, pal__attn_query *q, int n)
+{
+	const size_t groups = amx_groups(kv->head_dim);
+	int configured = 0;
+	if (kv->kind != PAL__KV_INT16 || kv->head_dim > AMX_ATTN_DIM || groups < 8) {
+		attn(kv, q, n);
+		return;
+	}
+	for (; n >= AMX_ATTN_LEAST; n -= configured, q += configured) {
+		int now = n < 16 ? n : 16;
+		if (now != configured || groups != PAL__ATTN_BLOCK / 4)
+			amx_attn_configure(now, groups);
+		configured = now;
+		amx_attn_16(kv, q, now, groups);
+	}
+	if (configured)
+		_tile_release();
+	if (n)
+		attn(kv, q, n);
 }

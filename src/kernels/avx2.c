@@ -186,6 +186,11 @@ OP vi vi_dot(vi acc, vw w, const int8_t *p)
 				     _mm256_madd_epi16(w.odd_b, odd));
 	return (vi){_mm256_add_epi32(acc.a, a), _mm256_add_epi32(acc.b, b)};
 }
+OP vf vf_times_2(vf p, vf n, vi t)
+{
+	(void)n;
+	return vf_mul(p, vf_of_bits(vi_add(vi_sll(t, 23), vi_set(0x3f800000))));
+}
 OP float vf_sum(vf v)
 {
 	__m256 h = _mm256_add_ps(v.a, v.b);

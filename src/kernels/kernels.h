@@ -29,7 +29,7 @@
 #include "kernels/matrix.h"
 
 #define PAL__ATTN_BLOCK 64 /* positions that one softmax step combines */
-#define PAL__ATTN_MAX_QUERIES 16
+#define PAL__ATTN_MAX_QUERIES 64
 
 /* One block of K and V of one kv head.
  *
@@ -48,7 +48,7 @@ typedef enum { PAL__KV_FLOAT, PAL__KV_HALF, PAL__KV_INT16 } pal__kv_kind;
 
 typedef struct {
 	const void *k, *v;
-	const float *k_scale, *v_scale; /* [PAL__ATTN_BLOCK], of PAL__KV_INT16 alone */
+	const float *k_scale, *v_scale; /* [PAL__ATTN_BLOCK], of PAL__KV_INT16, not negative */
 	const void *next; /* K that will be read after this block's V, to fetch ahead; or NULL */
 	pal__kv_kind kind;
 	size_t head_dim;

@@ -219,6 +219,11 @@ OP vi vi_dot(vi acc, vw w, const int8_t *p)
 	return (vi)EACH(E);
 }
 #undef E
+OP vf vf_times_2(vf p, vf n, vi t)
+{
+	(void)n;
+	return vf_mul(p, vf_of_bits(vi_add(vi_sll(t, 23), vi_set(0x3f800000))));
+}
 OP float vf_sum(vf v)
 {
 	float32x4_t q = vaddq_f32(vaddq_f32(v.val[0], v.val[2]), vaddq_f32(v.val[1], v.val[3]));

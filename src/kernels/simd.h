@@ -8,6 +8,7 @@
  *   vf, vi           16 float, 16 int32 (also seen as 64 bytes)
  *   vf_load/store(p) vf_set(x) vf_add vf_sub vf_mul vf_div vf_fma(a,b,c) = a * b + c
  *   vf_max(a, b)     a > b ? a : b
+ *   vf_times_2(p, n, t)  p * 2^n, p NaN or near 1, n whole, t with n in its low bits
  *   vf_lt(a,b,x,y)   lanes of x where a < b, else of y (also where a or b is NaN)
  *   vf_half(p)       16 halves to float; vf_to_half(p, v) rounds to 16 halves
  *   vi_to_int16(p, v) 16 lanes within int16 to those
@@ -57,9 +58,7 @@ INLINE vf vf_exp_low(vf x)
 	p = vf_fma(p, r, vf_set(PAL__EXP_P2));
 	p = vf_fma(p, r, vf_set(1));
 	p = vf_fma(p, r, vf_set(1));
-	vi bits = vi_add(vi_sll(vi_of_bits(t), 23), vi_set(0x3f800000));
-	vf e = vf_mul(p, vf_of_bits(bits)); /* NaN from NaN */
-	return vf_lt(x, vf_set(PAL__EXP_MIN), vf_set(0), e);
+	return vf_lt(x, vf_set(PAL__EXP_MIN), vf_set(0), vf_times_2(p, n, vi_of_bits(t)));
 }
 
 INLINE vf vf_exp(vf x)
@@ -934,11 +933,6 @@ INLINE float row_step(vi m, float *by)
 	return !finite ? NAN : use ? largest / 127 : 0;
 }
 
-INLINE vi magnitude(vi most, vf v)
-{
-	return vi_max(most, vi_and(vi_of_bits(v), vi_set(0x7fffffff)));
-}
-
 /* Rounds 64 numbers to integers [at, at + 64) of a row of `pad`. Returns their sum. (Where the
  * step is NaN these may be anything.) */
 INLINE int32_t round_64(uint8_t *ints, size_t pad, size_t at, const vf v[4], float by)
@@ -958,7 +952,10 @@ static void attn_begin(const float *q, size_t head_dim, void *out)
 	vi most = vi_set(0);
 	size_t pad = (head_dim + 63) & ~(size_t)63;
 	for (size_t i = 0; i < head_dim; i += 16)
-		most = magnitude(most, load_tail(q + i, head_dim - i < 16 ? head_dim - i : 16));
+		most = vi_max(
+			most,
+			vi_and(vi_of_bits(load_tail(q + i, head_dim - i < 16 ? head_dim - i : 16)),
+			       vi_set(0x7fffffff)));
 	*row = (row_head){.step = row_step(most, &by)};
 	for (size_t at = 0; at < head_dim; at += 64) {
 		vf v[4];
@@ -1035,7 +1032,7 @@ INLINE float weigh(const pal__attn_kv *kv, pal__attn_query *q, bool whole, vf v[
 	for (int i = 0; i < 4; i++) {
 		v[i] = vf_mul(v[i], vf_load(kv->v_scale + 16 * i));
 		v[i] = whole ? v[i] : visible(q, 16 * i, v[i], vf_set(0));
-		most = magnitude(most, v[i]);
+		most = vi_max(most, vi_of_bits(v[i])); /* not negative */
 	}
 	w->head.step = row_step(most, &by);
 	w->head.sum[0] = round_64(w->ints, PAL__ATTN_BLOCK, 0, v, by);
