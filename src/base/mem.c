@@ -122,6 +122,16 @@ void pal__free_aligned(void *p, size_t size)
 		munmap(p, rounded);
 }
 
+void pal__populate(void *p, size_t size)
+{
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+	const uintptr_t page = 4096, from = (uintptr_t)p & ~(page - 1);
+	if (size >= page)
+		madvise((void *)from, (uintptr_t)p + size - from, MADV_POPULATE_WRITE);
+}
+
 bool pal__grow(void **items, size_t *cap, size_t need, size_t item)
 {
 	if (need <= *cap)

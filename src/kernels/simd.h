@@ -726,25 +726,28 @@ static void to_half(const float *x, size_t n, uint16_t *out)
 
 static float to_int16(const float *x, size_t n, int16_t *out)
 {
-	float largest = 0;
-	for (size_t i = 0; i < n; i += 16) { /* NaN and inf are larger than all, and stay */
-		vf v = n - i < 16 ? load_tail(x + i, n - i) : vf_load(x + i);
-		float size = vf_largest(v, v);
-		largest = pal__float_bits(size) > pal__float_bits(largest) ? size : largest;
-	}
-	bool finite = largest - largest == 0, use = finite && largest >= 0x1p-100f;
-	float d = !finite ? NAN : use ? largest / 32767 : 0, id = use ? 1 / d : 0;
+	const size_t whole = n & ~(size_t)15;
+	const vi mask = vi_set(0x7fffffff); /* as bits NaN and inf are larger than all */
 	const vf top = vf_set(32767), bottom = vf_set(-32767);
+	vf tail = load_tail(x + whole, n - whole);
+	vi most = vi_and(vi_of_bits(tail), mask);
+	for (size_t i = 0; i < whole; i += 16)
+		most = vi_max(most, vi_and(vi_of_bits(vf_load(x + i)), mask));
+	float largest = vf_largest(vf_of_bits(most), vf_of_bits(most));
+	bool finite = largest - largest == 0, use = finite && largest >= 0x1p-100f;
+	vf id = vf_set(use ? 1 / (largest / 32767) : 0);
 	for (size_t i = 0; i < n; i += 16) {
-		size_t left = n - i < 16 ? n - i : 16;
-		vf v = use ? load_tail(x + i, left) : vf_set(0);
-		v = vf_mul(v, vf_set(id));
-		v = vf_lt(top, v, top, vf_lt(v, bottom, bottom, v));
-		int16_t part[16];
-		vi_to_int16(part, vi_round(v));
-		memcpy(out + i, part, left * sizeof *part);
+		vf v = use ? vf_mul(i < whole ? vf_load(x + i) : tail, id) : vf_set(0);
+		vi r = vi_round(vf_lt(top, v, top, vf_lt(v, bottom, bottom, v)));
+		if (i < whole) {
+			vi_to_int16(out + i, r);
+		} else {
+			int16_t part[16];
+			vi_to_int16(part, r);
+			memcpy(out + i, part, (n - i) * sizeof *part);
+		}
 	}
-	return d;
+	return !finite ? NAN : use ? largest / 32767 : 0;
 }
 
 /* --- attention -------------------------------------------------------------------- */
