@@ -90,8 +90,9 @@ typedef struct {
 typedef struct {
 	const char *name;
 
-	/* Rounds x [width][k] to an activation panel (kernels/matrix.h). k is a multiple of 32. */
-	void (*quantize)(const float *x, size_t k, int width, void *panel);
+	/* Rounds columns [from, to) of x [width][k], whole blocks of 32, to their part of an
+	 * activation panel (kernels/matrix.h). */
+	void (*quantize)(const float *x, size_t k, size_t from, size_t to, int width, void *panel);
 	int panel;      /* columns of its widest panel */
 	bool wide_acts; /* panels hold int16 pairs instead of int8 */
 

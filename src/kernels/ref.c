@@ -79,11 +79,11 @@ static float quantize_block(const float x[32], float r[32])
 	return fitted - fitted == 0 ? fitted : d;
 }
 
-static void quantize_column(const float *x, size_t k, int width, int c, void *panel)
+static void quantize_column(const float *x, size_t from, size_t to, int width, int c, void *panel)
 {
-	uint8_t *block = panel;
-	for (size_t b = 0; b < k / 32; b++, block += (size_t)width * PAL__ACT_BYTES(false)) {
-		pal__act_block a = pal__act_at(block, width, c, false);
+	const size_t stride = (size_t)width * PAL__ACT_BYTES(false);
+	for (size_t b = from / 32; b < to / 32; b++) {
+		pal__act_block a = pal__act_at((uint8_t *)panel + b * stride, width, c, false);
 		float r[32];
 		int32_t sum[2] = {0, 0};
 		*a.d = quantize_block(x + 32 * b, r);
@@ -99,11 +99,11 @@ static void quantize_column(const float *x, size_t k, int width, int c, void *pa
 	}
 }
 
-static void quantize(const float *x, size_t k, int width, void *panel)
+static void quantize(const float *x, size_t k, size_t from, size_t to, int width, void *panel)
 {
-	assert(k % 32 == 0 && width >= 1 && width <= PAL__MAX_PANEL);
+	assert(from % 32 == 0 && to % 32 == 0 && to <= k && width >= 1 && width <= PAL__MAX_PANEL);
 	for (int c = 0; c < width; c++)
-		quantize_column(x + (size_t)c * k, k, width, c, panel);
+		quantize_column(x + (size_t)c * k, from, to, width, c, panel);
 }
 
 /* --- matmul -------------------------------------------------------------- */

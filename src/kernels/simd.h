@@ -185,14 +185,15 @@ INLINE void store_block(const rounding *t, int b, const int8_t q[32], const pal_
 }
 
 /* Each step for all columns before the next, so that nothing waits for what it needs. */
-static void quantize(const float *x, size_t k, int width, void *panel)
+static void quantize(const float *x, size_t k, size_t from, size_t to, int width, void *panel)
 {
 	const size_t stride = (size_t)width * PAL__ACT_BYTES(WIDE_ACTS);
-	uint8_t *block = panel;
+	uint8_t *block = (uint8_t *)panel + from / 32 * stride;
 	rounding t[PAL__MAX_PANEL] = {{{0}, {0}, {{0}}, {0}}};
 	int8_t q[BLOCKS][32];
-	for (size_t at = 0; at < k / 32; at += BLOCKS, x += 32 * BLOCKS) {
-		int n = k / 32 - at < BLOCKS ? (int)(k / 32 - at) : BLOCKS;
+	x += from;
+	for (; from < to; from += 32 * BLOCKS, x += 32 * BLOCKS) {
+		int n = (to - from) / 32 < BLOCKS ? (int)((to - from) / 32) : BLOCKS;
 		for (int c = 0; c < width; c++)
 			find_sizes(x + (size_t)c * k, n, &t[c]);
 		for (int c = 0; c < width; c++)

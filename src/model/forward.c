@@ -8,6 +8,8 @@
 #include "base/checked.h"
 #include "kernels/trig.h"
 
+#define PART 512 /* columns that are rounded in one go */
+
 typedef struct {
 	pal_model *m;
 	const pal__hparams *h;
@@ -148,8 +150,8 @@ typedef struct {
 	const float *norm; /* weights of an RMS norm of x, or NULL */
 	float *normed;     /* [n][k]: may be y */
 	float *up;         /* x is a gate to be joined with up, or NULL */
-	size_t k;
-	bool round; /* to panels */
+	size_t k, parts;   /* parts: of a panel, PART columns each, or 1 */
+	bool round;        /* to panels */
 } preparation;
 
 /* x += y, after a norm of y where the model has one. */
@@ -162,33 +164,67 @@ static void join(const preparation *p, size_t row)
 	k->add(p->x + row * p->k, y, p->k);
 }
 
-/* One panel's rows: what the layer before left to add, norm or gate, then rounding to int8. */
-static void prepare_panel(const preparation *p, size_t first, int width)
+/* Rows [first, end): what the layer before left to add, and norm. */
+static void prepare_rows(const preparation *p, size_t first, size_t end)
 {
 	const pal__kernels *k = p->a->k;
-	uint8_t *panel = (uint8_t *)p->a->s->panels + pal__panels_bytes(first, p->k, k->wide_acts);
-	for (size_t row = first; row < first + (size_t)width; row++) {
+	for (size_t row = first; row < end; row++) {
 		if (p->y)
 			join(p, row);
 		if (p->norm)
 			k->rms_norm(p->x + row * p->k, p->norm, p->k, p->a->h->rms_eps,
 				    p->normed + row * p->k);
-		if (p->up) {
-			float *gate = p->a->s->gate + row * p->k;
-			(p->a->h->arch == PAL__GEMMA3 ? k->geglu
-						      : k->swiglu)(gate, p->up + row * p->k, p->k);
-		}
 	}
-	if (p->round)
-		k->quantize((p->norm ? p->normed : p->x) + first * p->k, p->k, width, panel);
 }
 
-static void prepare_item(void *arg, size_t item, int worker)
+/* Columns [from, to) of a panel: gate, then rounding to int8. */
+static void prepare_columns(const preparation *p, size_t first, int width, size_t from, size_t to)
+{
+	const pal__kernels *k = p->a->k;
+	const float *x = p->norm ? p->normed : p->x;
+	for (size_t row = first; p->up && row < first + (size_t)width; row++) {
+		size_t at = row * p->k + from;
+		(p->a->h->arch == PAL__GEMMA3 ? k->geglu : k->swiglu)(p->x + at, p->up + at,
+								      to - from);
+	}
+	if (p->round)
+		k->quantize(x + first * p->k, p->k, from, to, width,
+			    (uint8_t *)p->a->s->panels +
+				    pal__panels_bytes(first, p->k, k->wide_acts));
+}
+
+static void rows_item(void *arg, size_t item, int worker)
 {
 	const preparation *p = arg;
-	size_t n = (size_t)p->a->n, panel = (size_t)p->a->k->panel, first = item * panel;
 	(void)worker;
-	prepare_panel(p, first, pal__panel_width(n - first, (int)panel));
+	prepare_rows(p, item, item + 1);
+}
+
+/* A panel, or a part of it, whose rows are ready. */
+static void columns_item(void *arg, size_t item, int worker)
+{
+	const preparation *p = arg;
+	size_t panel = (size_t)p->a->k->panel, first = item / p->parts * panel;
+	size_t from = item % p->parts * PART, to = p->parts == 1 ? p->k : from + PART;
+	int width = pal__panel_width((size_t)p->a->n - first, (int)panel);
+	(void)worker;
+	if (p->parts == 1)
+		prepare_rows(p, first, first + (size_t)width);
+	prepare_columns(p, first, width, from, to < p->k ? to : p->k);
+}
+
+/* Many panels are shared out whole. Of few, rows are and then columns, so that verification,
+ * which is one panel, has all threads; a single row is not worth waking them. */
+static void prepare(preparation *p)
+{
+	size_t n = (size_t)p->a->n, panel = (size_t)p->a->k->panel;
+	size_t panels = (n + panel - 1) / panel;
+	p->parts = n < 4 || panels >= 2 * (size_t)pal__pool_threads(p->a->m->pool)
+			   ? 1
+			   : (p->k + PART - 1) / PART;
+	if (p->parts > 1 && p->norm)
+		pal__pool_run(p->a->m->pool, n, rows_item, p);
+	pal__pool_run(p->a->m->pool, panels * p->parts, columns_item, p);
 }
 
 /* y = w x for up to three matrices of one input. What the input needs before (norm, gate,
@@ -196,7 +232,7 @@ static void prepare_item(void *arg, size_t item, int worker)
 static void multiply(const pass *a, preparation p, const product *list, int n_list)
 {
 	products job;
-	size_t total = 0, panel = (size_t)a->k->panel;
+	size_t total = 0;
 	p.a = a;
 	job.k = a->k;
 	job.n = n_list;
@@ -206,7 +242,7 @@ static void multiply(const pass *a, preparation p, const product *list, int n_li
 		p.round = p.round || !pal__type_is_float(list[i].w->type);
 	}
 	p.k = list[0].w->n_cols;
-	pal__pool_run(a->m->pool, ((size_t)a->n + panel - 1) / panel, prepare_item, &p);
+	prepare(&p);
 	job.acts = (pal__acts){
 		.n = (size_t)a->n, .k = p.k, .x = p.norm ? p.normed : p.x, .q = a->s->panels};
 	/* Enough items to even out threads of different speed, each of some hundred rows. */
@@ -247,14 +283,12 @@ static void finish_head(const attention *t, size_t row, float *x, const float *b
 }
 
 /* One row's share of a kv head: its queries, and K and V into the memory. */
-static void store_item(void *arg, size_t item, int worker)
+static void store_row(const attention *t, size_t row, size_t head)
 {
-	const attention *t = arg;
 	const pal__hparams *h = t->a->h;
-	size_t row = item / h->n_kv_heads, head = item % h->n_kv_heads, hd = h->head_dim;
-	size_t group = h->n_heads / h->n_kv_heads;
-	float *k = t->a->s->k + item * hd, *v = t->a->s->v + item * hd;
-	(void)worker;
+	size_t hd = h->head_dim, group = h->n_heads / h->n_kv_heads;
+	float *k = t->a->s->k + (row * h->n_kv_heads + head) * hd;
+	float *v = t->a->s->v + (row * h->n_kv_heads + head) * hd;
 	for (size_t i = head * group; i < (head + 1) * group; i++)
 		finish_head(t, row, t->a->s->q + (row * h->n_heads + i) * hd,
 			    t->w->bq ? t->w->bq + i * hd : NULL, t->w->q_norm);
@@ -262,6 +296,17 @@ static void store_item(void *arg, size_t item, int worker)
 	if (t->w->bv)
 		t->a->k->add(v, t->w->bv + head * hd, hd);
 	pal__kv_store(t->a->rows[row].kv, t->a->k, t->layer, head, t->a->rows[row].pos, k, v);
+}
+
+/* Neighbouring positions share cache lines, and so an item is some of them. */
+static void store_item(void *arg, size_t item, int worker)
+{
+	const attention *t = arg;
+	size_t heads = t->a->h->n_kv_heads, row = item / heads * PAL__ATTN_BLOCK;
+	size_t end = row + PAL__ATTN_BLOCK, n = (size_t)t->a->n;
+	(void)worker;
+	for (; row < end && row < n; row++)
+		store_row(t, row, item % heads);
 }
 
 /* Queries [first, first + n) of one session and kv head, block by block. */
@@ -345,7 +390,8 @@ static void attend(const pass *a, size_t layer)
 	t.slides = pal__layer_slides(a->h, layer);
 	size_t heads = a->h->n_kv_heads, all = (size_t)a->n * (a->h->n_heads / heads);
 	size_t items = (size_t)pal__pool_threads(a->m->pool) * 4;
-	pal__pool_run(a->m->pool, (size_t)a->n * heads, store_item, &t);
+	size_t stored = ((size_t)a->n + PAL__ATTN_BLOCK - 1) / PAL__ATTN_BLOCK;
+	pal__pool_run(a->m->pool, stored * heads, store_item, &t);
 	/* Queries that go together share loads of K and V; but every thread wants work. */
 	t.queries = (all * heads + items - 1) / items;
 	t.queries = (t.queries + 3) & ~(size_t)3;
