@@ -66,10 +66,12 @@ INLINE vf vf_exp(vf x)
 	return vf_exp_low(vf_lt(vf_set(PAL__EXP_MAX), x, vf_set(PAL__EXP_MAX), x));
 }
 
-/* The first n < 16 floats of p, zeros after them. */
+/* The first n floats of p, zeros after them. */
 INLINE vf load_tail(const float *p, size_t n)
 {
 	float x[16] = {0};
+	if (n >= 16 || !n)
+		return n ? vf_load(p) : vf_set(0);
 	memcpy(x, p, n * sizeof *x);
 	return vf_load(x);
 }

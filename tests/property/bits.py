@@ -32,6 +32,7 @@ TYPES = (*quants.TYPES, "mixed")  # 16, and 4 architectures
 NEEDS = {  # what an x86 processor must offer for each instruction set
     "scalar": set(), "avx2": {"avx2", "fma", "f16c"},
     "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
+    "amx": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "amx_tile", "amx_int8"},
 }
 
 
@@ -167,7 +168,7 @@ def main():
             name = f"seed {r.seed} {r.arch} {r.type}, {len(r.ids)} tokens, {r.kv} K/V"
             compared += play(tap, r, name, sets, args.neon)
     tap.note(f"{compared} comparisons")
-    for name in ("avx2", "avx512", "neon"):
+    for name in ("avx2", "avx512", "amx", "neon"):
         if name not in sets and not (name == "neon" and args.neon):
             tap.skip(name, "no program for 64-bit ARM was given" if name == "neon"
                      else "this machine does not have it")
