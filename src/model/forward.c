@@ -246,7 +246,7 @@ static void multiply(const pass *a, preparation p, const product *list, int n_li
 	job.acts = (pal__acts){
 		.n = (size_t)a->n, .k = p.k, .x = p.norm ? p.normed : p.x, .q = a->s->panels};
 	/* Enough items to even out threads of different speed, each of some hundred rows. */
-	size_t items = (size_t)pal__pool_threads(a->m->pool) * 8;
+	size_t items = (size_t)pal__pool_threads(a->m->pool) * 4;
 	job.chunk = (total + items - 1) / items;
 	size_t chunks = (total + job.chunk - 1) / job.chunk;
 	job.n_shares = pal__pool_threads(a->m->pool);
