@@ -11,26 +11,28 @@ GGUF files, with commas between them.
 """
 import argparse
 from datetime import datetime, timezone
+import functools
 import hashlib
 import json
 import os
 from pathlib import Path
 import shlex
 import shutil
-import statistics
 import subprocess
 import sys
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "tools"))
 
+import contended  # noqa: E402
 import llamacpp  # noqa: E402
 import machine  # noqa: E402
 import plot  # noqa: E402
-from machine import Failed  # noqa: E402
+from machine import Failed, spread  # noqa: E402
 
 FORMAT = "palimpsest-bench-1"
 SHAPES, TYPES = ("0.6b", "1.7b"), ("q8_0", "q4_0", "q4_k_m")
+VERIFY = "1,2,4,8,16,32"  # what the peer's driver measures
 RSS_BAR = 1.15  # times the file, and the K/V
 TIMEOUT = 3600  # seconds of one run
 PLOTTED = ("decode", "prefill", "verify(1)", "verify(8)", "verify(16)")
@@ -118,7 +120,7 @@ def commands(args, peer, path, prefill):
     """{engine: its command} for one model and length of the prompt."""
     common = ["bench", path, "-p", str(prefill), "-n", str(args.decode), "-t", str(args.threads)]
     under = shlex.split(args.under)
-    out = {"pal": [*under, args.pal, *common, "--json", "--quiet"]}
+    out = {"pal": [*under, args.pal, *common, "--verify", VERIFY, "--json", "--quiet"]}
     if args.isa:
         out["pal"] += ["--isa", args.isa]
     if peer:
@@ -174,11 +176,6 @@ def ratios(pair):
             for name, (value, more) in ours.items() if name in theirs}
 
 
-def spread(values):
-    return {"median": statistics.median(values), "min": min(values), "max": max(values),
-            "values": values}
-
-
 def summarize(pairs, file_bytes):
     """Medians and spreads of a series; engines, ratios, and what pal tells of itself."""
     out = {}
@@ -193,6 +190,8 @@ def summarize(pairs, file_bytes):
     of = lambda value: spread([value(s) for s in ours])
     for n in ("8", "16"):
         out[f"verify({n})/verify(1)"] = of(lambda s, n=n: s["verify_ms"][n] / s["verify_ms"]["1"])
+    out["read_share_kv"] = of(lambda s: (s["token_bytes"] + s["token_kv_bytes"])
+                              * s["decode_tok_s"] / s["read_bytes_s"])
     out["read_bytes_s"] = of(lambda s: s["read_bytes_s"])
     out["read_share"] = of(lambda s: s["token_bytes"] * s["decode_tok_s"] / s["read_bytes_s"])
     out["load_s"] = of(lambda s: s["load_s"])
@@ -202,7 +201,40 @@ def summarize(pairs, file_bytes):
     return out
 
 
+def bars(name, prefill, isa, s):
+    """What issue 3 asks of these types: [{what, bar, value, met}]; short prompts are like 512."""
+    kind = name.rpartition("-")[2]
+    if kind not in TYPES:
+        return []
+    deep = prefill >= 4096
+    decode, fill, share = {"q8_0": (2.0, 3.5, 0.75), "q4_0": (1.8, 2.5, 0.60),
+                           "q4_k_m": (2.0, 2.5, 0.60)}[kind]
+    if isa or deep:
+        decode = fill = 1.3 if isa else 3.0
+    median = lambda *path: functools.reduce(lambda v, key: v[key], path, s)["median"]
+    at_least = [("decode, times llama.cpp", decode, ("ratio", "decode")),
+                ("prefill, times llama.cpp", fill, ("ratio", "prefill"))] if "ratio" in s else []
+    at_most = []
+    if not isa and not deep:
+        at_least.append(("decode, of the reading speed", share, ("read_share",)))
+        at_most = [(f"verify({n})/verify(1)", most, (f"verify({n})/verify(1)",))
+                   for n, most in ((8, 1.25), (16, 1.7))]
+        if name == "0.6b-q8_0":
+            at_most.append(("load, seconds", 1.0, ("load_s",)))
+    out = [{"what": what, "least": bar, "value": median(*path), "met": median(*path) >= bar}
+           for what, bar, path in at_least]
+    return out + [{"what": what, "most": bar, "value": median(*path), "met": median(*path) <= bar}
+                  for what, bar, path in at_most]
+
+
 # --- printing ---
+
+
+def print_bars(found):
+    for bar in found:
+        limit = f"at least {bar['least']:.2f}" if "least" in bar else f"at most {bar['most']:.2f}"
+        print(f"  bar: {bar['what']:32} {limit:14} {bar['value']:6.2f}  "
+              f"{'met' if bar['met'] else 'MISSED'}", flush=True)
 
 
 def print_pair(name, pair):
@@ -235,6 +267,7 @@ def print_summary(s):
         print(row(f"verify({n})/verify(1)", s[f"verify({n})/verify(1)"], form=".2f"))
     print(row("memory is read at", s["read_bytes_s"], 1e-9, ".1f", " GB/s"))
     print(row("of which decode reaches", s["read_share"], 100, ".0f", " %"))
+    print(row("and with the K/V", s["read_share_kv"], 100, ".0f", " %"))
     print(row("load", s["load_s"], form=".2f", unit=" s"))
     bar = f"bar {s['rss_bar_bytes'] / 1e6:.0f} MB: {'within' if s['rss_within_bar'] else 'PAST IT'}"
     print(row("peak memory", s["rss_bytes"], 1e-6, ".0f", " MB") + f"  {bar}", flush=True)
@@ -249,11 +282,6 @@ def print_noise(found):
 # --- evidence ---
 
 
-def public(command):
-    """A command without the folders of this machine."""
-    return shlex.join(os.path.basename(word) for word in command)
-
-
 def one_series(args, peer, name, path, prefill):
     todo = commands(args, peer, path, prefill)
     library = llamacpp.describe(peer, path) if peer else None
@@ -266,18 +294,29 @@ def one_series(args, peer, name, path, prefill):
     size = os.path.getsize(path)
     summary = summarize(pairs, size)
     print_summary(summary)
+    if args.bars:
+        summary["bars"] = bars(name, prefill, args.isa, summary)
+        print_bars(summary["bars"])
     model = {k: v for k, v in (said["model"] or {}).items() if k != "file"}
     return {"model": {**model, "label": name, "file_bytes": size}, "prefill_tokens": prefill,
             "decode_tokens": args.decode, "build": said["build"], "peer": library,
-            "commands": {k: public(c) for k, c in todo.items()}, "pairs": pairs,
+            "commands": {k: machine.public(c) for k, c in todo.items()}, "pairs": pairs,
             "disturbed": disturbed, "summary": summary}
+
+
+def one_contended(args, peer, name, path):
+    library = llamacpp.describe(peer, path) if peer else None
+    found = contended.measure(args, shlex.split(args.under), peer, name, path, TIMEOUT)
+    return {"model": {"label": name, "file_bytes": os.path.getsize(path)},
+            "decode_tokens": args.decode, "peer": library, **found}
 
 
 def write_evidence(args, here, when, built, series, found):
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     name = "-".join([when.strftime("%Y%m%dT%H%M%SZ"), machine.label(here),
-                     *([args.isa] if args.isa else [])])
+                     *([args.isa] if args.isa else []),
+                     *(["contended"] if args.contended else [])])
     evidence = {"format": FORMAT, "date": when.isoformat(timespec="seconds"), "machine": here,
                 **built, "python": sys.version.split()[0],
                 "settings": {"pairs": args.pairs, "retries": args.retries, "threads": args.threads,
@@ -285,7 +324,7 @@ def write_evidence(args, here, when, built, series, found):
                 "not_quiet": found, "series": series}
     (out / f"{name}.json").write_text(json.dumps(evidence, indent=1) + "\n", encoding="utf-8")
     written = [out / f"{name}.json"]
-    if series[0]["peer"]:
+    if series[0]["peer"] and not args.contended:
         groups = [(f"{s['model']['label']}, {s['prefill_tokens']} tokens",
                    [(p, s["summary"]["ratio"][p]["values"], s["summary"]["ratio"][p]["median"])
                     for p in PLOTTED if p in s["summary"]["ratio"]]) for s in series]
@@ -314,13 +353,22 @@ def options():
     ap.add_argument("-t", "--threads", type=number, default=2)
     ap.add_argument("--depth", type=number, action="append", default=[], metavar="N",
                     help="also measure after a prompt of N tokens (can be given again)")
+    ap.add_argument("--contended", action="store_true",
+                    help="instead: decode beside busy loops, one a core, and with "
+                         f"{contended.CROWD} times as many threads as cores")
+    ap.add_argument("--limit", type=number, default=20, metavar="SECONDS",
+                    help="of one contended run of llama.cpp's (default 20)")
+    ap.add_argument("--bars", action="store_true", help="print what is aimed at, and if it is met")
     ap.add_argument("--isa", choices=("avx2",), help="both engines with AVX2 only")
     ap.add_argument("--peer", help="llama.cpp's driver (default: found, or built with npm)")
     ap.add_argument("--no-peer", action="store_true", help="measure pal alone")
     ap.add_argument("--under", default="", metavar="COMMAND",
                     help="run each engine through this, for instance 'taskset -c 0,1'")
     ap.add_argument("--out", default=str(ROOT / "bench" / "results"), metavar="DIR")
-    return ap.parse_args()
+    args = ap.parse_args()
+    if args.contended and (args.isa or args.depth):
+        ap.error("--contended goes with neither --isa nor --depth")
+    return args
 
 
 def main():
@@ -335,11 +383,17 @@ def main():
         print_noise([f"the load average is {load:.2f} before it starts"])
     if not peer:
         print("llama.cpp is not measured (--no-peer)")
-    series = [one_series(args, peer, name, path, prefill)
-              for name, path in [(n, p or make_model(n)) for n, p in models]
-              for prefill in [args.prefill, *args.depth]]
-    found = machine.noise([p[e]["around"] for s in series for p in s["pairs"] for e in p["order"]],
-                          args.threads)
+    models = [(name, path or make_model(name)) for name, path in models]
+    if args.contended:
+        series = [one_contended(args, peer, name, path) for name, path in models]
+        runs = [around for s in series for p in s["pairs"] for around in contended.arounds(p)]
+        threads = contended.most_threads()
+    else:
+        series = [one_series(args, peer, name, path, prefill)
+                  for name, path in models for prefill in [args.prefill, *args.depth]]
+        runs = [p[e]["around"] for s in series for p in s["pairs"] for e in p["order"]]
+        threads = args.threads
+    found = machine.noise(runs, threads)
     if sha256(args.pal) != built["pal_sha256"]:
         raise Failed(f"{args.pal} was replaced while it was measured")
     write_evidence(args, here, when, built, series, found)

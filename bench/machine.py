@@ -2,8 +2,12 @@
 import os
 from pathlib import Path
 import platform
+import pty
 import re
+import select
+import shlex
 import signal
+import statistics
 import subprocess
 import tempfile
 import threading
@@ -59,18 +63,54 @@ def _stat():
     return t[0] + t[1] + t[2] + t[5] + t[6], t[7]
 
 
-def run(command, timeout):
-    """Standard output of a program, and what was around it: the load average before, the
-    shares of the CPU time that other processes took and that the hypervisor gave to others,
-    wall seconds, and the peak of its memory."""
-    around = {"load_average": round(os.getloadavg()[0], 2)}
+def _cpu_of(pids):
+    """CPU seconds of processes so far."""
+    total = 0.0
+    for pid in pids:
+        fields = read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        total += sum(int(x) / TICKS for x in fields[11:13])
+    return total
+
+
+class Around:
+    """What is around a run, from now on: the load average before, then the shares of the CPU time
+    that other processes took and that the hypervisor gave to others, wall seconds, and the peak
+    of the run's memory. beside: processes that belong to the run."""
+
+    def __init__(self, beside=()):
+        self.beside, self.load = beside, os.getloadavg()[0]
+        self.start, self.stat, self.cpu = time.monotonic(), _stat(), _cpu_of(beside)
+
+    def end(self, used):
+        """used: the resources that the run used, by wait4."""
+        wall = time.monotonic() - self.start
+        busy, stolen = (now - then for now, then in zip(_stat(), self.stat))
+        cores = wall * (os.cpu_count() or 1)
+        others = busy - used.ru_utime - used.ru_stime - (_cpu_of(self.beside) - self.cpu)
+        return {"load_average": round(self.load, 2),
+                "others_share": round(max(0.0, others / cores), 4),
+                "stolen_share": round(max(0.0, stolen / cores), 4),
+                "wall_s": round(wall, 3), "max_rss_bytes": used.ru_maxrss * 1024}
+
+
+def _start(command, **how):
+    try:
+        return subprocess.Popen(command, start_new_session=True, **how)
+    except OSError as e:
+        raise Failed(f"{command[0]}: {e.strerror}") from e
+
+
+def _failed(command, code, err):
+    err.seek(0)
+    return Failed(f"{' '.join(command)}: exit status {code}: "
+                  + err.read().decode(errors="replace").strip()[-600:])
+
+
+def run(command, timeout, beside=()):
+    """Standard output of a program, and what was around it."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        start, (busy, stolen) = time.monotonic(), _stat()
-        try:
-            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                                     start_new_session=True)
-        except OSError as e:
-            raise Failed(f"{command[0]}: {e.strerror}") from e
+        around = Around(beside)
+        child = _start(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         clock = threading.Timer(timeout, os.killpg, (child.pid, signal.SIGTERM))
         clock.start()
         try:
@@ -81,18 +121,64 @@ def run(command, timeout):
         finally:
             clock.cancel()
         child.returncode = os.waitstatus_to_exitcode(status)
-        wall, (busy_after, stolen_after) = time.monotonic() - start, _stat()
-        out.seek(0)
-        err.seek(0)
+        around = around.end(used)
         if child.returncode:
-            raise Failed(f"{' '.join(command)}: exit status {child.returncode}: "
-                         + err.read().decode(errors="replace").strip()[-600:])
-        cores = wall * (os.cpu_count() or 1)
-        others = busy_after - busy - used.ru_utime - used.ru_stime
-        around |= {"others_share": round(max(0.0, others / cores), 4),
-                   "stolen_share": round(max(0.0, (stolen_after - stolen) / cores), 4),
-                   "wall_s": round(wall, 3), "max_rss_bytes": used.ru_maxrss * 1024}
+            raise _failed(command, child.returncode, err)
+        out.seek(0)
         return out.read().decode(errors="replace"), around
+
+
+def _line_times(fd, end):
+    """When each line came, until the other side is closed or time is up: (times, which)."""
+    times = []
+    while (left := end - time.monotonic()) > 0:
+        if not select.select([fd], [], [], left)[0]:
+            continue
+        try:
+            got = os.read(fd, 65536)
+        except OSError:  # a terminal whose last writer is gone
+            got = b""
+        if not got:
+            return times, True
+        times += [time.monotonic()] * got.count(b"\n")
+    return times, False
+
+
+def run_lines(command, text, limit, beside=()):
+    """When each line of a program came that is given a text and stopped after `limit` seconds;
+    when that was; whether it finished before; what was around it."""
+    reader, writer = pty.openpty()  # so that a line is written when it is complete
+    with open(reader, "rb", buffering=0), tempfile.TemporaryFile() as given, \
+            tempfile.TemporaryFile() as err:
+        given.write(text.encode())
+        given.seek(0)
+        around = Around(beside)
+        try:
+            child = _start(command, stdin=given, stdout=writer, stderr=err)
+        finally:
+            os.close(writer)
+        finished = False
+        try:
+            times, finished = _line_times(reader, time.monotonic() + limit)
+            end = time.monotonic()
+        finally:
+            if not finished:
+                os.killpg(child.pid, signal.SIGKILL)
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if finished and child.returncode:
+            raise _failed(command, child.returncode, err)
+        return times, end, finished, around.end(used)
+
+
+def public(command):
+    """A command without the folders of this machine."""
+    return shlex.join(os.path.basename(word) for word in command)
+
+
+def spread(values):
+    return {"median": statistics.median(values), "min": min(values), "max": max(values),
+            "values": values}
 
 
 def disturbed(around):

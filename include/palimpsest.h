@@ -53,13 +53,18 @@ const char *pal_status_name(pal_status code);
 
 typedef struct pal_model pal_model;
 
-/* Called from the loading thread now and then; done and total in bytes. */
+/* Called from the loading thread now and then; done and total in bytes. total grows when what
+ * cache_dir has proves useless. */
 typedef void (*pal_progress)(void *user, uint64_t done, uint64_t total);
 
+/* Threads: 0 means one for each physical performance core that this process may use, fewer
+ * where its control group is given less CPU time. Up to that many keep to those cores; more,
+ * if asked for, use every CPU that is allowed, and those beyond the CPUs are not started. */
 typedef struct pal_model_options {
-	int n_threads;         /* 1 to PAL_MAX_THREADS; 0: one for each core this process may use */
-	const char *isa;       /* "scalar", "avx2", "avx512", "neon"; NULL: the best here */
+	int n_threads;         /* 1 to PAL_MAX_THREADS; 0: automatic */
+	const char *isa;       /* "scalar", "avx2", "avx512", "amx", "neon"; NULL: the best here */
 	bool no_weights;       /* check and measure only: no sessions, and a hash of 0 */
+	const char *cache_dir; /* folder that keeps repacked weights for the next start, or NULL */
 	pal_progress progress; /* or NULL */
 	void *user;
 } pal_model_options;
@@ -71,6 +76,8 @@ typedef struct pal_model_info {
 	uint64_t n_params, weight_bytes; /* weight_bytes: in memory */
 	uint64_t hash;                   /* XXH3-64 of the file's header and tensor data */
 	int n_threads;
+	bool from_cache;        /* whether cache_dir had the weights */
+	const char *cache_note; /* why it had them not, or could not keep them; NULL: all is well */
 } pal_model_info;
 
 /* options may be NULL. Errors: every status but PAL_ECANCELLED. */

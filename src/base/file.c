@@ -141,6 +141,35 @@ bool pal__file_shrunk(const pal__file *f)
 	return atomic_load(&maps[f->slot].shrunk);
 }
 
+bool pal__file_torn(const pal__file *f)
+{
+	if (!f->data)
+		return false;
+	(void)*(const volatile uint8_t *)(f->data + f->size - 1);
+	return atomic_load(&maps[f->slot].shrunk);
+}
+
+static int64_t nanoseconds(struct timespec t)
+{
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+bool pal__file_times(const pal__file *f, int64_t *mtime, int64_t *ctime)
+{
+	struct stat st;
+	if (!f->data || fstat(f->fd, &st) != 0)
+		return false;
+	*mtime = nanoseconds(st.st_mtim);
+	*ctime = nanoseconds(st.st_ctim);
+	return true;
+}
+
+void pal__file_keep(const pal__file *f)
+{
+	if (f->data)
+		madvise((void *)(uintptr_t)f->data, f->size, MADV_HUGEPAGE);
+}
+
 void pal__file_forget(const pal__file *f, size_t from, size_t n)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);

@@ -33,6 +33,18 @@ void pal__file_unmap(pal__file *f); /* fine on a zeroed struct */
 /* Whether the file is, or a read has found it, shorter than when it was opened. */
 bool pal__file_shrunk(const pal__file *f);
 
+/* The same without a system call, for a file whose last PAL__FILE_TAIL bytes are read by nobody
+ * else: reads the last byte, and says whether a read has met the end of a shortened file. */
+#define PAL__FILE_TAIL 65536 /* no page is larger */
+bool pal__file_torn(const pal__file *f);
+
+/* When its contents and its state last changed, in ns since 1970. False: unknown. */
+bool pal__file_times(const pal__file *f, int64_t *mtime, int64_t *ctime);
+
+/* Tells the system that all of the mapping will be read again and again: it is mapped in
+ * huge pages where its file system has them. */
+void pal__file_keep(const pal__file *f);
+
 /* Tells the system that [from, from + n) will not be read soon: its pages leave
  * this process's resident set. */
 void pal__file_forget(const pal__file *f, size_t from, size_t n);

@@ -6,9 +6,11 @@
 #include <sys/mman.h>
 
 #include "base/checked.h"
+#include "base/topology.h"
 
 /* From this size on memory is mapped: it goes back to the system when freed, and
- * huge pages are asked for, since weights and K/V are read end to end. */
+ * huge pages are asked for, since weights and K/V are read end to end,
+ * by all threads: so it is spread over memory nodes. */
 #define MAP_FROM ((size_t)1 << 21)
 
 static _Atomic int64_t countdown = -1;
@@ -104,6 +106,7 @@ void *pal__alloc_aligned(size_t size)
 	if (p == MAP_FAILED)
 		return NULL;
 	madvise(p, rounded, MADV_HUGEPAGE);
+	pal__interleave(p, rounded);
 	return count(p);
 }
 
@@ -117,6 +120,16 @@ void pal__free_aligned(void *p, size_t size)
 		free(p);
 	else
 		munmap(p, rounded);
+}
+
+void pal__populate(void *p, size_t size)
+{
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+	const uintptr_t page = 4096, from = (uintptr_t)p & ~(page - 1);
+	if (size >= page)
+		madvise((void *)from, (uintptr_t)p + size - from, MADV_POPULATE_WRITE);
 }
 
 bool pal__grow(void **items, size_t *cap, size_t need, size_t item)

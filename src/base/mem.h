@@ -30,6 +30,10 @@ void pal__free(void *p);                     /* NULL is fine */
 void *pal__alloc_aligned(size_t size);
 void pal__free_aligned(void *p, size_t size);
 
+/* Makes [p, p + size) of such memory resident now, and not when it is first written to: the
+ * system takes a second to clear a gigabyte, or several. What it cannot do now comes later. */
+void pal__populate(void *p, size_t size);
+
 /* Makes room for `need` items of `item` bytes in *items, doubling the capacity.
  * *items and *cap are unchanged on failure. */
 bool pal__grow(void **items, size_t *cap, size_t need, size_t item);

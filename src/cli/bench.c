@@ -12,7 +12,7 @@
 
 static pal__engine engine = PAL__ENGINE_DEFAULTS;
 static pal__bench_plan plan = {.n_prefill = 512, .n_decode = 64};
-static const char *depths;
+static const char *depths, *verify = "1,2,3,4,6,8,12,16,24,32";
 static bool json;
 
 static const pal__option options[] = {
@@ -22,9 +22,12 @@ static const pal__option options[] = {
 		 "tokens to decode (default 64)"),
 	PAL__TEXT("depths", 0, &depths, "N,N...",
 		  "also measure after prompts of so many tokens, ascending"),
+	PAL__TEXT("verify", 0, &verify, "N,N...",
+		  "lengths to verify, ascending (default 1,2,3,4,6,8,12,16,24,32)"),
 	PAL__OPTION_THREADS(engine),
 	PAL__OPTION_BATCH(engine),
 	PAL__OPTION_ISA(engine),
+	PAL__OPTION_CACHE_DIR(engine),
 	PAL__OPTION_KV_TYPE(engine),
 	PAL__FLAG("json", 0, &json, "print one JSON object"),
 	PAL__OPTION_QUIET(engine),
@@ -44,42 +47,48 @@ static double rate(int64_t n, double seconds)
 	return (double)n / seconds;
 }
 
-/* The share of the machine's reading speed at which decoding reads the weights. */
-static double share(const struct figures *f)
+/* The share of the machine's reading speed at which decoding reads the weights, and, if so
+ * wanted, the K/V. */
+static double share(const struct figures *f, const pal__bench_depth *d, bool kv)
 {
-	return rate(plan.n_decode, f->bench.decode_s) * (double)f->token_bytes / f->read_bytes_s;
+	double bytes = (double)f->token_bytes + (kv ? d->kv_bytes : 0);
+	return rate(plan.n_decode, d->decode_s) * bytes / f->read_bytes_s;
 }
 
-/* Reads --depths into the plan. */
-static pal_status parse_depths(pal_error *err)
+/* Reads a list of ascending numbers from 1 to max. */
+static pal_status parse_list(const char *name, const char *text, int64_t max, pal__bench_list *out,
+			     pal_error *err)
 {
-	plan.n_depths = 0;
-	for (const char *at = depths; at;) {
+	out->n = 0;
+	for (const char *at = text; at;) {
 		char *end;
 		long long n = *at >= '0' && *at <= '9' ? strtoll(at, &end, 10) : 0;
-		int64_t last = plan.n_depths ? plan.depths[plan.n_depths - 1] : 0;
-		if (n <= last || n > PAL_MAX_CONTEXT / 2 || (*end && *end != ','))
+		int64_t last = out->n ? out->items[out->n - 1] : 0;
+		if (n <= last || n > max || (*end && *end != ','))
 			return pal__fail(err, PAL_EINVAL,
-					 "--depths %s: ascending numbers from 1 to %d with commas "
+					 "%s %s: ascending numbers from 1 to %lld with commas "
 					 "between them are wanted",
-					 depths, PAL_MAX_CONTEXT / 2);
-		if (plan.n_depths == PAL__BENCH_DEPTHS)
-			return pal__fail(err, PAL_ELIMIT, "--depths: at most %d are possible",
-					 PAL__BENCH_DEPTHS);
-		plan.depths[plan.n_depths++] = n;
+					 name, text, (long long)max);
+		if (out->n == PAL__BENCH_LIST)
+			return pal__fail(err, PAL_ELIMIT, "%s: at most %d are possible", name,
+					 PAL__BENCH_LIST);
+		out->items[out->n++] = n;
 		at = *end ? end + 1 : NULL;
 	}
 	return PAL_OK;
 }
 
-static json_t *depths_json(const pal__bench *b)
+static json_t *depths_json(const struct figures *f)
 {
 	json_t *all = json_array();
-	for (size_t i = 0; i < plan.n_depths; i++) {
-		json_t *one =
-			json_pack("{s:I, s:f, s:f}", "depth", (json_int_t)plan.depths[i],
-				  "prefill_tok_s", rate(plan.depths[i], b->depth_prefill_s[i]),
-				  "decode_tok_s", rate(plan.n_decode, b->depth_decode_s[i]));
+	for (size_t i = 0; i < plan.depths.n; i++) {
+		const pal__bench_depth *d = &f->bench.depths[i];
+		int64_t depth = plan.depths.items[i];
+		json_t *one = json_pack(
+			"{s:I, s:f, s:f, s:f, s:f, s:f}", "depth", (json_int_t)depth,
+			"prefill_tok_s", rate(depth, d->prefill_s), "decode_tok_s",
+			rate(plan.n_decode, d->decode_s), "token_kv_bytes", d->kv_bytes,
+			"read_share", share(f, d, false), "read_share_kv", share(f, d, true));
 		if (json_array_append_new(all, one) != 0) {
 			json_decref(all);
 			return NULL;
@@ -90,26 +99,28 @@ static json_t *depths_json(const pal__bench *b)
 
 static pal_status print_json(const struct figures *f, pal_error *err)
 {
-	json_t *verify = json_object();
-	for (int i = 0; i < PAL__BENCH_VERIFY; i++) {
+	json_t *times = json_object();
+	for (size_t i = 0; i < plan.verify.n; i++) {
 		char key[8];
-		snprintf(key, sizeof key, "%d", 1 << i);
-		json_object_set_new(verify, key, json_real(f->bench.verify_ms[i]));
+		snprintf(key, sizeof key, "%d", (int)plan.verify.items[i]);
+		json_object_set_new(times, key, json_real(f->bench.verify_ms[i]));
 	}
 	return pal__out_json(
 		json_pack("{s:s, s:i, s:I, s:f, s:I, s:f, s:o, s:f, s:I, s:I, s:I, s:s, s:I, s:o, "
-			  "s:I, s:f, s:f, s:o, s:o, s:o}",
+			  "s:I, s:f, s:f, s:f, s:f, s:o, s:o, s:o}",
 			  "engine", "palimpsest", "threads", f->info.n_threads, "prefill_tokens",
 			  (json_int_t)plan.n_prefill, "prefill_tok_s",
-			  rate(plan.n_prefill, f->bench.prefill_s), "decode_tokens",
+			  rate(plan.n_prefill, f->bench.first.prefill_s), "decode_tokens",
 			  (json_int_t)plan.n_decode, "decode_tok_s",
-			  rate(plan.n_decode, f->bench.decode_s), "verify_ms", verify, "load_s",
-			  f->load_s, "rss_bytes", (json_int_t)f->peak_bytes, "kv_bytes",
+			  rate(plan.n_decode, f->bench.first.decode_s), "verify_ms", times,
+			  "load_s", f->load_s, "rss_bytes", (json_int_t)f->peak_bytes, "kv_bytes",
 			  (json_int_t)f->kv_bytes, "scratch_bytes", (json_int_t)f->scratch_bytes,
 			  "kv_type", engine.kv_type, "batch",
 			  (json_int_t)(engine.batch ? engine.batch : PAL_MAX_BATCH), "depths",
-			  depths_json(&f->bench), "token_bytes", (json_int_t)f->token_bytes,
-			  "read_bytes_s", f->read_bytes_s, "read_share", share(f), "machine",
+			  depths_json(f), "token_bytes", (json_int_t)f->token_bytes,
+			  "token_kv_bytes", f->bench.first.kv_bytes, "read_bytes_s",
+			  f->read_bytes_s, "read_share", share(f, &f->bench.first, false),
+			  "read_share_kv", share(f, &f->bench.first, true), "machine",
 			  pal__json_machine(), "build", pal__json_build(), "model",
 			  pal__json_model(f->path, &f->info)),
 		err);
@@ -128,9 +139,26 @@ __attribute__((format(printf, 2, 3))) static pal_status line(pal_error *err, con
 	return pal__out_write(text, (size_t)n, err);
 }
 
+/* How fast memory can be read, and how much of that decoding does at each depth. */
+static pal_status print_reading(const struct figures *f, pal_error *err)
+{
+	char read[32], weights[32], kv[32];
+	pal_status s = line(err, "reading   %s/s here; decode reads %s of weights a token:\n",
+			    pal__human_bytes((uint64_t)f->read_bytes_s, read),
+			    pal__human_bytes(f->token_bytes, weights));
+	for (size_t i = 0; i <= plan.depths.n && !s; i++) {
+		const pal__bench_depth *d = i ? &f->bench.depths[i - 1] : &f->bench.first;
+		s = line(err, "at %-6lld that is %.0f %%; with %s of K/V, %.0f %%\n",
+			 (long long)(i ? plan.depths.items[i - 1] : plan.n_prefill),
+			 100 * share(f, d, false), pal__human_bytes((uint64_t)d->kv_bytes, kv),
+			 100 * share(f, d, true));
+	}
+	return s;
+}
+
 static pal_status print_table(const struct figures *f, pal_error *err)
 {
-	char peak[32], kv[32], weights[32], read[32];
+	char peak[32], kv[32], weights[32];
 	const pal__bench *b = &f->bench;
 	pal_status s =
 		line(err,
@@ -140,23 +168,22 @@ static pal_status print_table(const struct figures *f, pal_error *err)
 		     "prefill   %8.2f tok/s  (%lld tokens)\n"
 		     "decode    %8.2f tok/s  (%lld tokens)\n",
 		     f->info.name, f->info.arch, pal__human_bytes(f->info.weight_bytes, weights),
-		     f->info.n_threads, f->info.isa, f->load_s, rate(plan.n_prefill, b->prefill_s),
-		     (long long)plan.n_prefill, rate(plan.n_decode, b->decode_s),
-		     (long long)plan.n_decode);
-	for (int i = 0; i < PAL__BENCH_VERIFY && !s; i++)
-		s = line(err, "verify%-3d %8.3f ms     (%.2f of verify1)\n", 1 << i,
-			 b->verify_ms[i], b->verify_ms[i] / b->verify_ms[0]);
-	for (size_t i = 0; i < plan.n_depths && !s; i++)
+		     f->info.n_threads, f->info.isa, f->load_s,
+		     rate(plan.n_prefill, b->first.prefill_s), (long long)plan.n_prefill,
+		     rate(plan.n_decode, b->first.decode_s), (long long)plan.n_decode);
+	for (size_t i = 0; i < plan.verify.n && !s; i++)
+		s = line(err, "verify%-3d %8.3f ms     (%.2f of verify%d)\n",
+			 (int)plan.verify.items[i], b->verify_ms[i],
+			 b->verify_ms[i] / b->verify_ms[0], (int)plan.verify.items[0]);
+	for (size_t i = 0; i < plan.depths.n && !s; i++)
 		s = line(err, "at %-6lld prefill %8.2f tok/s, decode %8.2f tok/s\n",
-			 (long long)plan.depths[i], rate(plan.depths[i], b->depth_prefill_s[i]),
-			 rate(plan.n_decode, b->depth_decode_s[i]));
-	if (s)
-		return s;
-	return line(err,
-		    "memory    peak %s; K/V %s\n"
-		    "reading   %s/s here, of which decode reaches %.0f %%\n",
-		    pal__human_bytes(f->peak_bytes, peak), pal__human_bytes(f->kv_bytes, kv),
-		    pal__human_bytes((uint64_t)f->read_bytes_s, read), 100 * share(f));
+			 (long long)plan.depths.items[i],
+			 rate(plan.depths.items[i], b->depths[i].prefill_s),
+			 rate(plan.n_decode, b->depths[i].decode_s));
+	if (!s)
+		s = line(err, "memory    peak %s; K/V %s\n", pal__human_bytes(f->peak_bytes, peak),
+			 pal__human_bytes(f->kv_bytes, kv));
+	return s ? s : print_reading(f, err);
 }
 
 static void on_progress(void *user, uint64_t done, uint64_t total)
@@ -185,7 +212,9 @@ static pal_status run(const char *path, pal_error *err)
 {
 	pal_model *model;
 	struct figures f = {.path = path};
-	pal_status s = parse_depths(err);
+	pal_status s = parse_list("--depths", depths, PAL_MAX_CONTEXT / 2, &plan.depths, err);
+	if (!s)
+		s = parse_list("--verify", verify, PAL__BENCH_VERIFY, &plan.verify, err);
 	if (!s)
 		s = pal__engine_model(&engine, path, &model, &f.load_s, err);
 	if (s)

@@ -41,6 +41,7 @@ static const pal__option options[] = {
 	PAL__OPTION_THREADS(engine),
 	PAL__OPTION_BATCH(engine),
 	PAL__OPTION_ISA(engine),
+	PAL__OPTION_CACHE_DIR(engine),
 	PAL__OPTION_QUIET(engine),
 	PAL__NO_MORE_OPTIONS,
 };

@@ -27,13 +27,22 @@ pal_status pal__engine_model(const pal__engine *e, const char *path, pal_model *
 {
 	pal__bar bar;
 	pal__bar_start(&bar, "loading", "B", e->quiet);
-	const pal_model_options options = {
-		.n_threads = (int)e->threads, .isa = e->isa, .progress = on_progress, .user = &bar};
+	const pal_model_options options = {.n_threads = (int)e->threads,
+					   .isa = e->isa,
+					   .cache_dir = e->cache_dir,
+					   .progress = on_progress,
+					   .user = &bar};
 	pal_status s = pal_model_open(path, &options, out, err);
 	pal__bar_end(&bar);
 	if (seconds)
 		*seconds = pal__now() - bar.start;
-	return s;
+	if (s)
+		return s;
+	pal_model_info info;
+	pal_model_get_info(*out, &info);
+	if (info.cache_note && !e->quiet)
+		fprintf(stderr, "pal: %s\n", info.cache_note);
+	return PAL_OK;
 }
 
 /* name: one of the choices of --kv-type. */

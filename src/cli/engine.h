@@ -8,7 +8,7 @@
 
 typedef struct {
 	int64_t threads, batch, ctx; /* 0: the default */
-	const char *isa, *kv_type, *kv, *draft;
+	const char *isa, *kv_type, *kv, *draft, *cache_dir;
 	bool quiet;
 } pal__engine;
 
@@ -17,13 +17,13 @@ typedef struct {
 
 /* Entries of an option table for the fields of e. */
 #define PAL__OPTION_THREADS(e)                                                                     \
-	PAL__INT("threads", 't', &(e).threads, 1, PAL_MAX_THREADS, "threads (default: one a core)")
+	PAL__INT("threads", 't', &(e).threads, 1, PAL_MAX_THREADS, "threads (default: one a fast core)")
 #define PAL__OPTION_BATCH(e)                                                                       \
 	PAL__INT("batch", 0, &(e).batch, 1, PAL_MAX_BATCH,                                         \
 		 "tokens of one forward pass (the result is the same)")
 #define PAL__OPTION_CTX(e, text) PAL__INT("ctx", 0, &(e).ctx, 1, PAL_MAX_CONTEXT, text)
 #define PAL__OPTION_ISA(e)                                                                         \
-	PAL__CHOICE("isa", 0, &(e).isa, "scalar|avx2|avx512|neon",                                 \
+	PAL__CHOICE("isa", 0, &(e).isa, "scalar|avx2|avx512|amx|neon",                                 \
 		    "instruction set (default: the best here; the result is the same)")
 #define PAL__OPTION_KV_TYPE(e)                                                                     \
 	PAL__CHOICE("kv-type", 0, &(e).kv_type, "i16|f16|f32",                                      \
@@ -34,6 +34,9 @@ typedef struct {
 #define PAL__OPTION_DRAFT(e)                                                                       \
 	PAL__TEXT("draft", 0, &(e).draft, "SOURCE",                                                \
 		  "where drafts come from (default and, so far, only: none)")
+#define PAL__OPTION_CACHE_DIR(e)                                                                   \
+	PAL__TEXT("cache-dir", 0, &(e).cache_dir, "DIR",                                           \
+		  "keep repacked weights in DIR: later starts are faster")
 #define PAL__OPTION_QUIET(e)                                                                       \
 	PAL__FLAG("quiet", 'q', &(e).quiet, "no progress and no figures on standard error")
 
@@ -66,7 +69,8 @@ typedef struct {
 /* PAL_EUNSUPPORTED for what --kv and --draft name but this version has not. */
 pal_status pal__engine_check(const pal__engine *e, pal_error *err);
 
-/* Opens the model with a progress bar. seconds: what it took, may be NULL. */
+/* Opens the model with a progress bar, and says what its cache has to say. seconds: what it took,
+ * may be NULL. */
 pal_status pal__engine_model(const pal__engine *e, const char *path, pal_model **out,
 			     double *seconds, pal_error *err);
 

@@ -13,8 +13,9 @@
 static pal__engine engine = PAL__ENGINE_DEFAULTS;
 
 static const pal__option options[] = {
-	PAL__OPTION_THREADS(engine), PAL__OPTION_BATCH(engine), PAL__OPTION_ISA(engine),
-	PAL__OPTION_KV_TYPE(engine), PAL__OPTION_QUIET(engine), PAL__NO_MORE_OPTIONS,
+	PAL__OPTION_THREADS(engine),   PAL__OPTION_BATCH(engine),   PAL__OPTION_ISA(engine),
+	PAL__OPTION_CACHE_DIR(engine), PAL__OPTION_KV_TYPE(engine), PAL__OPTION_QUIET(engine),
+	PAL__NO_MORE_OPTIONS,
 };
 
 /* Rows of one piece: what --batch says, so that batches of that size do happen. */

@@ -10,7 +10,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "base/pool.h"
+#include "base/topology.h"
 #include "text/utf8.h"
 
 /* --- standard output ------------------------------------------------------ */
@@ -178,12 +178,13 @@ json_t *pal__json_machine(void)
 {
 	char cpu[256], memory[256];
 	struct utsname u = {0};
+	cpu_set_t cpus;
 	uname(&u);
 	const char *name = proc_field("/proc/cpuinfo", "model name", cpu, sizeof cpu);
 	const char *kb = proc_field("/proc/meminfo", "MemTotal", memory, sizeof memory);
 	return json_pack("{s:s, s:s, s:s, s:i, s:I}", "cpu", name ? name : "unknown", "arch",
-			 u.machine, "kernel", u.release, "cores", pal__cpu_count(), "memory_bytes",
-			 (json_int_t)(kb ? strtoull(kb, NULL, 10) * 1024 : 0));
+			 u.machine, "kernel", u.release, "cores", pal__cpus_allowed(&cpus),
+			 "memory_bytes", (json_int_t)(kb ? strtoull(kb, NULL, 10) * 1024 : 0));
 }
 
 json_t *pal__json_build(void)
@@ -200,10 +201,10 @@ json_t *pal__json_model(const char *path, const pal_model_info *info)
 {
 	char hash[17];
 	snprintf(hash, sizeof hash, "%016llx", (unsigned long long)info->hash);
-	return json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:s, s:i}", "file",
+	return json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:s, s:i, s:b}", "file",
 			 pal__json_text(path, strlen(path)), "name",
 			 pal__json_text(info->name, strlen(info->name)), "arch", info->arch, "hash",
 			 hash, "parameters", (json_int_t)info->n_params, "weight_bytes",
-			 (json_int_t)info->weight_bytes, "isa", info->isa, "n_vocab",
-			 info->n_vocab);
+			 (json_int_t)info->weight_bytes, "isa", info->isa, "n_vocab", info->n_vocab,
+			 "from_cache", info->from_cache);
 }

@@ -40,6 +40,7 @@ static const pal__option options[] = {
 	PAL__OPTION_THREADS(engine),
 	PAL__OPTION_BATCH(engine),
 	PAL__OPTION_ISA(engine),
+	PAL__OPTION_CACHE_DIR(engine),
 	PAL__FLAG("json", 0, &json, "print one JSON object with the text and how it came about"),
 	PAL__OPTION_QUIET(engine),
 	PAL__NO_MORE_OPTIONS,

@@ -7,18 +7,23 @@
 #include "base/checked.h"
 #include "base/mem.h"
 
+#define LANES 16 /* of loops that are written for vectors */
+#define BLOCK 64 /* logits that are looked at, or not, together */
+
+/* A token that may be chosen; its logit is a number. */
 struct candidate {
-	double weight; /* exp(x - largest x), or that at the temperature */
-	float x;       /* logit after the penalty; never NaN */
+	uint32_t key; /* of its logit: smaller is better */
 	int32_t id;
 };
 
 struct pal__sampler {
 	pal_sampling params;
 	int32_t n_vocab;
-	float *x;              /* [n_vocab] penalised logits */
-	uint8_t *seen;         /* [n_vocab] 1: the penalty was applied; all 0 between calls */
-	struct candidate *all; /* [n_vocab] */
+	float *x;      /* [n_vocab] penalised logits */
+	uint8_t *seen; /* [n_vocab] 1: the penalty was applied; all 0 between calls */
+	struct candidate *kept, *spare; /* [n_vocab] */
+	float *kept_x;                  /* [n_vocab] their logits */
+	double *weight; /* [n_vocab] exp(x - largest x), or that at the temperature */
 };
 
 static bool within(double v, double min, double max)
@@ -60,16 +65,20 @@ pal_status pal__sampler_new(int32_t n_vocab, const pal_sampling *params, pal__sa
 	if (n_vocab < 1)
 		return pal__fail(err, PAL_EINVAL, "a vocabulary of %d tokens", n_vocab);
 	size_t n = (size_t)n_vocab, size;
-	if (!pal__mul_size(n, sizeof(struct candidate) + sizeof(float) + 1, &size))
+	if (!pal__mul_size(n, 2 * sizeof(struct candidate) + 2 * sizeof(float) + sizeof(double) + 1,
+			   &size))
 		return pal__fail_memory(err, "the sampler", SIZE_MAX);
 	pal__sampler *s = pal__calloc(1, sizeof *s);
 	if (s) {
 		*s = (pal__sampler){.params = *params, .n_vocab = n_vocab};
 		s->x = pal__calloc(n, sizeof *s->x);
 		s->seen = pal__calloc(n, 1);
-		s->all = pal__calloc(n, sizeof *s->all);
+		s->kept = pal__calloc(n, sizeof *s->kept);
+		s->spare = pal__calloc(n, sizeof *s->spare);
+		s->kept_x = pal__calloc(n, sizeof *s->kept_x);
+		s->weight = pal__calloc(n, sizeof *s->weight);
 	}
-	if (!s || !s->x || !s->seen || !s->all) {
+	if (!s || !s->x || !s->seen || !s->kept || !s->spare || !s->kept_x || !s->weight) {
 		pal__sampler_free(s);
 		return pal__fail_memory(err, "the sampler", size);
 	}
@@ -83,7 +92,10 @@ void pal__sampler_free(pal__sampler *s)
 		return;
 	pal__free(s->x);
 	pal__free(s->seen);
-	pal__free(s->all);
+	pal__free(s->kept);
+	pal__free(s->spare);
+	pal__free(s->kept_x);
+	pal__free(s->weight);
 	pal__free(s);
 }
 
@@ -107,181 +119,192 @@ uint64_t pal__random(uint64_t seed, uint64_t i)
 
 /* x = n ln 2 + r with |r| <= ln(2)/2; the Taylor series of exp(r) to r^13, whose next term
  * is below 5e-18; then n into the exponent. ln 2 is split so that n * high is exact. */
-double pal__exp_neg(double x)
+static inline double exp_neg(double x)
 {
-	if (!(x >= -708))
-		return 0;
-	int64_t n = (int64_t)(x * 1.44269504088896338700 - 0.5);
+	double in = x >= -708 ? x : 0; /* no branch: loops become vectors */
+	int32_t n = (int32_t)(in * 1.44269504088896338700 - 0.5);
 	double k = (double)n;
-	double r = (x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
+	double r = (in - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
 	double p = 1.0 / 6227020800;
-	static const double inverse[] = {1.0 / 479001600,
-					 1.0 / 39916800,
-					 1.0 / 3628800,
-					 1.0 / 362880,
-					 1.0 / 40320,
-					 1.0 / 5040,
-					 1.0 / 720,
-					 1.0 / 120,
-					 1.0 / 24,
-					 1.0 / 6,
-					 0.5,
-					 1,
-					 1};
-	for (size_t i = 0; i < sizeof inverse / sizeof *inverse; i++)
-		p = p * r + inverse[i];
-	uint64_t bits = (uint64_t)(n + 1023) << 52;
+	p = p * r + 1.0 / 479001600;
+	p = p * r + 1.0 / 39916800;
+	p = p * r + 1.0 / 3628800;
+	p = p * r + 1.0 / 362880;
+	p = p * r + 1.0 / 40320;
+	p = p * r + 1.0 / 5040;
+	p = p * r + 1.0 / 720;
+	p = p * r + 1.0 / 120;
+	p = p * r + 1.0 / 24;
+	p = p * r + 1.0 / 6;
+	p = p * r + 0.5;
+	p = p * r + 1;
+	p = p * r + 1;
+	uint64_t bits = (uint64_t)(uint32_t)(n + 1023) << 52;
 	double scale;
 	memcpy(&scale, &bits, sizeof scale);
-	return p * scale;
+	return x >= -708 ? p * scale : 0;
+}
+
+double pal__exp_neg(double x)
+{
+	return exp_neg(x);
+}
+
+/* The largest of x[n], of which NaNs are no part; -INFINITY if there is none. */
+static float largest_value(const float *x, size_t n)
+{
+	float best[LANES], max = -INFINITY;
+	size_t i = 0;
+	for (size_t j = 0; j < LANES; j++)
+		best[j] = -INFINITY;
+	for (; i + LANES <= n; i += LANES)
+		for (size_t j = 0; j < LANES; j++)
+			best[j] = x[i + j] > best[j] ? x[i + j] : best[j];
+	for (; i < n; i++)
+		max = x[i] > max ? x[i] : max;
+	for (size_t j = 0; j < LANES; j++)
+		max = best[j] > max ? best[j] : max;
+	return max;
+}
+
+/* Where the next of x[n] from i on is that is `from` or more, or some before it: whole blocks
+ * without any are skipped. */
+static inline size_t skip_below(const float *x, size_t i, size_t n, float from)
+{
+	for (; i % BLOCK == 0 && i + BLOCK <= n; i += BLOCK) {
+		int found = 0;
+		for (size_t j = 0; j < BLOCK; j++)
+			found += x[i + j] >= from;
+		if (found)
+			break;
+	}
+	return i;
+}
+
+/* The largest logit's id, 0 if all are NaN. */
+static int32_t largest(const float *x, size_t n)
+{
+	float max = largest_value(x, n);
+	for (size_t i = 0; (i = skip_below(x, i, n, max)) < n; i++)
+		if (x[i] == max)
+			return (int32_t)i;
+	return 0;
 }
 
 /* --- selection ------------------------------------------------------------ */
 
-static bool better(const struct candidate *a, const struct candidate *b)
+/* Maps larger numbers to smaller keys, and -0 to the key of 0. */
+static uint32_t key_of(float x)
 {
-	return a->x > b->x || (a->x == b->x && a->id < b->id);
+	uint32_t u;
+	x += 0.0f;
+	memcpy(&u, &x, sizeof u);
+	return u & 0x80000000u ? u : ~u & 0x7fffffffu;
 }
 
-/* Moves heap[at] down to its place in heap[n], whose root is the best candidate, or the
- * worst one. */
-static void sift(struct candidate *heap, size_t n, size_t at, bool best)
+/* The tokens whose logits are `from` or more, in ascending order of ids. Returns how many. */
+static size_t collect(pal__sampler *s, const float *x, float from)
 {
-	struct candidate moved = heap[at];
+	size_t kept = 0, n = (size_t)s->n_vocab;
+	for (size_t i = 0; (i = skip_below(x, i, n, from)) < n; i++) {
+		s->kept[kept] = (struct candidate){key_of(x[i]), (int32_t)i};
+		kept += x[i] >= from;
+	}
+	return kept;
+}
+
+/* Sorts the candidates best first, the smaller id first among equals as it is now: by the
+ * key's digits, the last one first, each pass leaving equals in their order. */
+static void sort(pal__sampler *s, size_t n)
+{
+	for (int shift = 0; shift < 33; shift += 11) {
+		uint32_t at[2048] = {0}, sum = 0;
+		struct candidate *from = s->kept, *to = s->spare;
+		for (size_t i = 0; i < n; i++)
+			at[from[i].key >> shift & 2047]++;
+		for (size_t i = 0; i < 2048; i++) {
+			uint32_t count = at[i];
+			at[i] = sum;
+			sum += count;
+		}
+		for (size_t i = 0; i < n; i++)
+			to[at[from[i].key >> shift & 2047]++] = from[i];
+		s->kept = to;
+		s->spare = from;
+	}
+}
+
+/* Moves heap[0] down to its place in heap[n], whose root is the smallest. */
+static void sift(float *heap, size_t n)
+{
+	float moved = heap[0];
+	size_t at = 0;
 	for (size_t child; (child = 2 * at + 1) < n; at = child) {
-		if (child + 1 < n && better(&heap[child + 1], &heap[child]) == best)
-			child++;
-		if (better(&heap[child], &moved) != best)
+		child += child + 1 < n && heap[child + 1] < heap[child];
+		if (!(heap[child] < moved))
 			break;
 		heap[at] = heap[child];
 	}
 	heap[at] = moved;
 }
 
-static void heapify(struct candidate *heap, size_t n, bool best)
+/* The k-th largest logit, or less: a heap of the largest so far with the smallest of them
+ * on top, to which most logits lose at once. */
+static float kth_largest(pal__sampler *s, const float *x, size_t k)
 {
-	for (size_t i = n / 2; i-- > 0;)
-		sift(heap, n, i, best);
-}
-
-/* Every id whose logit is a number, in ascending order. Returns how many. */
-static size_t collect(pal__sampler *s, const float *x)
-{
-	size_t n = 0;
-	for (int32_t id = 0; id < s->n_vocab; id++)
-		if (x[id] == x[id])
-			s->all[n++] = (struct candidate){.x = x[id], .id = id};
-	return n;
-}
-
-/* The k best, best first: a heap of the best so far with the worst of them on top, which
- * most logits lose to at once. */
-static size_t collect_top(pal__sampler *s, const float *x, size_t k)
-{
-	struct candidate *heap = s->all;
-	size_t n = 0;
-	for (int32_t id = 0; id < s->n_vocab; id++) {
-		struct candidate c = {.x = x[id], .id = id};
-		if (x[id] != x[id])
-			continue;
-		if (n < k) {
-			heap[n++] = c;
-			if (n == k)
-				heapify(heap, k, false);
-		} else if (better(&c, &heap[0])) {
-			heap[0] = c;
-			sift(heap, k, 0, false);
+	float *heap = s->kept_x;
+	size_t n = (size_t)s->n_vocab;
+	for (size_t i = 0; i < k; i++)
+		heap[i] = -INFINITY; /* a heap already */
+	for (size_t i = 0; (i = skip_below(x, i, n, heap[0])) < n; i++)
+		if (x[i] > heap[0]) {
+			heap[0] = x[i];
+			sift(heap, k);
 		}
-	}
-	if (n < k)
-		heapify(heap, n, false);
-	for (size_t end = n; end > 1; end--) {
-		struct candidate worst = heap[0];
-		heap[0] = heap[end - 1];
-		heap[end - 1] = worst;
-		sift(heap, end - 1, 0, false);
-	}
-	return n;
+	return heap[0];
 }
 
-/* Sets the weights at a temperature; returns their sum. The largest logit weighs 1, also
- * when it is infinite. */
-static double weigh(struct candidate *c, size_t n, double temperature)
+/* A logit that every weight from `weight` on is above, whatever is rounded on the way. */
+static float logit_below(float max, double weight)
 {
-	double sum = 0, max = -INFINITY;
-	for (size_t i = 0; i < n; i++)
-		max = (double)c[i].x > max ? (double)c[i].x : max;
+	double x = (double)max + log(weight);
+	return isfinite(max) ? (float)(x - 1e-4 * (fabs((double)max) + 1)) : max;
+}
+
+/* Sets the weights of x[n] at a temperature, 0 for NaN; returns their sum. The largest logit
+ * weighs 1, also when it is infinite. */
+static double weigh(pal__sampler *s, const float *x, size_t n, float max, double temperature)
+{
+	double *w = s->weight, sum = 0;
 	for (size_t i = 0; i < n; i++) {
-		double x = (double)c[i].x;
-		c[i].weight = x == max ? 1 : pal__exp_neg((x - max) / temperature);
-		sum += c[i].weight;
+		double e = exp_neg(((double)x[i] - (double)max) / temperature);
+		w[i] = x[i] == max ? 1 : e;
 	}
+	for (size_t i = 0; i < n; i++)
+		sum += w[i];
 	return sum;
 }
 
-static size_t keep_above(struct candidate *c, size_t n, double weight)
+static const float *logits_of_kept(pal__sampler *s, const float *x, size_t n)
 {
-	size_t kept = 0;
 	for (size_t i = 0; i < n; i++)
-		if (c[i].weight >= weight)
-			c[kept++] = c[i];
-	return kept;
+		s->kept_x[i] = x[s->kept[i].id];
+	return s->kept_x;
 }
 
-/* The fewest best candidates that weigh `wanted` of `sum`, best first. Those lighter than
- * an n-th of what may be missing cannot be among them (together they weigh less than
- * that), which leaves few; the rest come off a heap one by one until the weight is
- * reached, so that nothing is sorted that is not needed. */
-static size_t keep_top_p(struct candidate *c, size_t n, double top_p, double sum)
-{
-	double got = 0, wanted = top_p * sum;
-	n = keep_above(c, n, (sum - wanted) / (double)n);
-	heapify(c, n, true);
-	size_t left = n;
-	do {
-		struct candidate best = c[0];
-		c[0] = c[--left];
-		sift(c, left, 0, true);
-		c[left] = best;
-		got += best.weight;
-	} while (left && got < wanted);
-	/* The chosen lie at the end, worst first: turn the whole around. */
-	for (size_t i = 0, j = n - 1; i < j; i++, j--) {
-		struct candidate swap = c[i];
-		c[i] = c[j];
-		c[j] = swap;
-	}
-	return n - left;
-}
-
-static int32_t draw(const struct candidate *c, size_t n, double sum, uint64_t bits)
+static int32_t draw(const pal__sampler *s, bool all, size_t n, double sum, uint64_t bits)
 {
 	double target = (double)(bits >> 11) * 0x1p-53 * sum, got = 0;
-	int32_t id = c[0].id;
-	for (size_t i = 0; i < n; i++) {
-		if (c[i].weight > 0)
-			id = c[i].id; /* rounding may leave target just above the last sum */
-		got += c[i].weight;
-		if (got > target)
-			break;
+	size_t at = 0;
+	for (size_t i = 0; i < n && !(got > target); i++) {
+		if (s->weight[i] > 0)
+			at = i; /* rounding may leave target just above the last sum */
+		got += s->weight[i];
 	}
-	return id;
+	return all ? (int32_t)at : s->kept[at].id;
 }
 
 /* --- sampling ------------------------------------------------------------- */
-
-static int32_t largest(const float *x, int32_t n)
-{
-	int32_t best = 0;
-	while (best < n && x[best] != x[best])
-		best++;
-	if (best == n)
-		return 0;
-	for (int32_t i = best + 1; i < n; i++)
-		if (x[i] > x[best])
-			best = i;
-	return best;
-}
 
 static const float *penalise(pal__sampler *s, const float *logits, const int32_t *log,
 			     int64_t n_log)
@@ -304,23 +327,75 @@ static const float *penalise(pal__sampler *s, const float *logits, const int32_t
 	return s->x;
 }
 
+/* What is left by the filters: n tokens, with logits x. */
+struct left {
+	bool all; /* the vocabulary; else s->kept, best first if it is sorted */
+	bool sorted;
+	const float *x;
+	size_t n;
+};
+
+static void keep(pal__sampler *s, struct left *l, const float *x, float from, bool sorted)
+{
+	size_t n = collect(s, x, from);
+	if (sorted)
+		sort(s, n);
+	*l = (struct left){.sorted = sorted, .x = logits_of_kept(s, x, n), .n = n};
+}
+
+static void top_k(pal__sampler *s, struct left *l, const float *x, size_t k)
+{
+	/* The heap of many is slower than sorting all. */
+	keep(s, l, x, k < l->n / 16 ? kth_largest(s, x, k) : -INFINITY, true);
+	l->n = l->n < k ? l->n : k;
+}
+
+/* The fewest best that weigh `wanted` of the sum. Those lighter than an n-th of what may be
+ * missing cannot be among them, as together they weigh less than that. */
+static void top_p(pal__sampler *s, struct left *l, const float *x, float max)
+{
+	double sum = weigh(s, l->x, l->n, max, 1), wanted = (double)s->params.top_p * sum, got = 0;
+	if (!l->sorted) {
+		keep(s, l, x, logit_below(max, (sum - wanted) / (double)l->n), true);
+		weigh(s, l->x, l->n, max, 1);
+	}
+	size_t n = 0;
+	do
+		got += s->weight[n++];
+	while (n < l->n && got < wanted);
+	l->n = n;
+}
+
+static void min_p(pal__sampler *s, struct left *l, const float *x, float max)
+{
+	double min = (double)s->params.min_p;
+	if (l->all)
+		keep(s, l, x, logit_below(max, min), false);
+	weigh(s, l->x, l->n, max, 1);
+	size_t n = 0;
+	for (size_t i = 0; i < l->n; i++) {
+		s->kept[n] = s->kept[i];
+		s->kept_x[n] = s->kept_x[i];
+		n += s->weight[i] >= min;
+	}
+	l->n = n;
+}
+
 int32_t pal__sample(pal__sampler *s, const float *logits, const int32_t *log, int64_t n_log)
 {
 	const pal_sampling *p = &s->params;
 	const float *x = penalise(s, logits, log, n_log);
-	if (p->temperature == 0)
-		return largest(x, s->n_vocab);
-	bool top_k = p->top_k > 0 && p->top_k < s->n_vocab;
-	struct candidate *c = s->all;
-	size_t n = top_k ? collect_top(s, x, (size_t)p->top_k) : collect(s, x);
-	if (!n)
-		return 0;
+	struct left l = {.all = true, .x = x, .n = (size_t)s->n_vocab};
+	int32_t best = largest(x, l.n);
+	float max = x[best];
+	if (p->temperature == 0 || max != max)
+		return best;
+	if (p->top_k > 0 && p->top_k < s->n_vocab)
+		top_k(s, &l, x, (size_t)p->top_k);
 	if (p->top_p < 1)
-		n = keep_top_p(c, n, p->top_p, weigh(c, n, 1));
-	else if (p->min_p > 0)
-		weigh(c, n, 1);
+		top_p(s, &l, x, max);
 	if (p->min_p > 0)
-		n = keep_above(c, n, p->min_p);
-	double sum = weigh(c, n, p->temperature);
-	return draw(c, n, sum, pal__random(p->seed, (uint64_t)n_log));
+		min_p(s, &l, x, max);
+	double sum = weigh(s, l.x, l.n, max, (double)p->temperature);
+	return draw(s, l.all, l.n, sum, pal__random(p->seed, (uint64_t)n_log));
 }

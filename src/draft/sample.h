@@ -7,6 +7,7 @@
  *  3. top-p: the fewest most probable tokens whose probabilities sum to top_p or more;
  *  4. min-p: tokens at least min_p times as probable as the most probable one;
  *  5. temperature: logits are divided by it, and one token is drawn.
+ * Sums run from the best token on after 2 or 3, and in the order of ids before.
  * Probabilities in 3 and 4 are those of temperature 1. With temperature 0 the largest
  * penalised logit wins, the smaller id among equals.
  *
@@ -16,6 +17,8 @@
  *  - The random number for token i of a log is a pure function of (seed, i): what was
  *    drawn before, or whether anything was, does not matter.
  *  - A NaN is never chosen, unless all logits are NaN: then id 0 is.
+ *  - Nothing is sorted that does not have to be: of 150,000 logits, greedy and top-k look at
+ *    each twice, and top-p sorts those that may be among the wanted.
  *  - A sampler allocates when it is made and never again. One thread at a time.
  */
 #ifndef PAL_DRAFT_SAMPLE_H

@@ -5,7 +5,7 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/mem.h"
-#include "model/model.h"
+#include "session/session.h"
 
 #define WARM_UP 16 /* tokens computed and forgotten first, to touch the weights */
 
@@ -68,9 +68,24 @@ static pal_status warm_up(struct bench *b, int64_t n_prefill, pal_error *err)
 	return s ? s : pal_session_truncate(b->s, 0, err);
 }
 
-static pal_status decode(struct bench *b, int64_t n, double *seconds, pal_error *err)
+/* Bytes of K/V that the token at `pos` sees: each is read once. */
+static double kv_bytes(const pal_session *s, int64_t pos)
+{
+	const pal__hparams *h = &s->model->h;
+	double of_all = (double)(s->kv.head_bytes / PAL__ATTN_BLOCK * h->n_kv_heads), sum = 0;
+	for (size_t layer = 0; layer < h->n_layers; layer++) {
+		bool slides = pal__layer_slides(h, layer) && h->window <= pos;
+		sum += of_all * (double)(slides ? h->window : pos + 1);
+	}
+	return sum;
+}
+
+static pal_status decode(struct bench *b, int64_t n, pal__bench_depth *d, pal_error *err)
 {
 	int32_t token = 5;
+	int64_t pos = pal_session_length(b->s);
+	for (int64_t i = 0; i < n; i++)
+		d->kv_bytes += kv_bytes(b->s, pos + i) / (double)n;
 	double start = pal__now();
 	for (int64_t i = 0; i < n; i++) {
 		pal_status status = pal_session_append(b->s, &token, 1, NULL, NULL, NULL, err);
@@ -79,18 +94,18 @@ static pal_status decode(struct bench *b, int64_t n, double *seconds, pal_error 
 		token = argmax(pal_session_logits(b->s), b->n_vocab);
 		advance(b, 1);
 	}
-	*seconds = pal__now() - start;
+	d->decode_s = pal__now() - start;
 	return PAL_OK;
 }
 
-static pal_status verify(struct bench *b, pal__bench *r, pal_error *err)
+static pal_status verify(struct bench *b, const pal__bench_list *l, double *ms, pal_error *err)
 {
 	int64_t length = pal_session_length(b->s);
-	for (size_t i = 0; i < PAL__BENCH_VERIFY; i++) {
+	for (size_t i = 0; i < l->n; i++) {
 		double best = 0;
 		for (int round = 0; round < PAL__BENCH_ROUNDS; round++) {
 			double start = pal__now();
-			pal_status status = pal_session_append(b->s, b->ids, (size_t)1 << i,
+			pal_status status = pal_session_append(b->s, b->ids, (size_t)l->items[i],
 							       b->logits, NULL, NULL, err);
 			double t = pal__now() - start;
 			if (!status)
@@ -100,7 +115,7 @@ static pal_status verify(struct bench *b, pal__bench *r, pal_error *err)
 			best = round == 0 || t < best ? t : best;
 			advance(b, 1);
 		}
-		r->verify_ms[i] = best * 1e3;
+		ms[i] = best * 1e3;
 	}
 	return PAL_OK;
 }
@@ -111,21 +126,21 @@ static pal_status depths(struct bench *b, const pal__bench_plan *plan, pal__benc
 {
 	double seconds = 0;
 	pal_status s = pal_session_truncate(b->s, 0, err);
-	for (size_t i = 0; i < plan->n_depths && !s; i++) {
-		int64_t from = i ? plan->depths[i - 1] : 0;
-		s = prefill(b, from, plan->depths[i], &seconds, err);
-		r->depth_prefill_s[i] = seconds;
+	for (size_t i = 0; i < plan->depths.n && !s; i++) {
+		int64_t from = i ? plan->depths.items[i - 1] : 0, to = plan->depths.items[i];
+		s = prefill(b, from, to, &seconds, err);
+		r->depths[i].prefill_s = seconds;
 		if (!s)
-			s = decode(b, plan->n_decode, &r->depth_decode_s[i], err);
+			s = decode(b, plan->n_decode, &r->depths[i], err);
 		if (!s)
-			s = pal_session_truncate(b->s, plan->depths[i], err);
+			s = pal_session_truncate(b->s, to, err);
 	}
 	return s;
 }
 
 static int64_t deepest(const pal__bench_plan *plan)
 {
-	return plan->n_depths ? plan->depths[plan->n_depths - 1] : 0;
+	return plan->depths.n ? plan->depths.items[plan->depths.n - 1] : 0;
 }
 
 int64_t pal__bench_context(const pal__bench_plan *plan)
@@ -137,18 +152,17 @@ int64_t pal__bench_context(const pal__bench_plan *plan)
 static uint64_t steps(const pal__bench_plan *plan)
 {
 	return (uint64_t)(plan->n_prefill + plan->n_decode + deepest(plan)) +
-	       (uint64_t)plan->n_decode * plan->n_depths + PAL__BENCH_VERIFY * PAL__BENCH_ROUNDS;
+	       (uint64_t)plan->n_decode * plan->depths.n + plan->verify.n * PAL__BENCH_ROUNDS;
 }
 
 pal_status pal__bench_run(pal_session *s, int32_t n_vocab, const pal__bench_plan *plan,
 			  pal_progress progress, void *user, pal__bench *out, pal_error *err)
 {
-	const int64_t largest = 1 << (PAL__BENCH_VERIFY - 1);
-	int64_t n_ids = pal__bench_context(plan); /* more than any prompt, and than largest */
+	int64_t n_ids = pal__bench_context(plan); /* more than any prompt, and than any L */
 	pal__bench r = {0};
 	size_t ids_bytes, logit_bytes;
 	if (!pal__mul_size((size_t)n_ids, sizeof(int32_t), &ids_bytes) ||
-	    !pal__mul_size((size_t)n_vocab * sizeof(float), (size_t)largest, &logit_bytes))
+	    !pal__mul_size((size_t)n_vocab * sizeof(float), PAL__BENCH_VERIFY, &logit_bytes))
 		return pal__fail_memory(err, "the benchmark", SIZE_MAX);
 	struct bench b = {.s = s,
 			  .n_vocab = n_vocab,
@@ -167,12 +181,12 @@ pal_status pal__bench_run(pal_session *s, int32_t n_vocab, const pal__bench_plan
 	if (!status)
 		status = warm_up(&b, plan->n_prefill, err);
 	if (!status)
-		status = prefill(&b, 0, plan->n_prefill, &r.prefill_s, err);
+		status = prefill(&b, 0, plan->n_prefill, &r.first.prefill_s, err);
 	if (!status)
-		status = decode(&b, plan->n_decode, &r.decode_s, err);
+		status = decode(&b, plan->n_decode, &r.first, err);
 	if (!status)
-		status = verify(&b, &r, err);
-	if (!status && plan->n_depths)
+		status = verify(&b, &plan->verify, r.verify_ms, err);
+	if (!status && plan->depths.n)
 		status = depths(&b, plan, &r, err);
 	pal__free(b.ids);
 	pal__free(b.logits);

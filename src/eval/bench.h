@@ -8,22 +8,33 @@
 #include "base/pool.h"
 #include "base/status.h"
 
-#define PAL__BENCH_VERIFY 6  /* L = 1, 2, 4, 8, 16, 32 */
+#define PAL__BENCH_VERIFY 32 /* the largest L */
 #define PAL__BENCH_ROUNDS 7  /* verify(L) is the best of so many */
 #define PAL__BENCH_SPARE 64  /* positions beyond prefill and decode, for verify */
-#define PAL__BENCH_DEPTHS 16 /* at most */
+#define PAL__BENCH_LIST 32   /* depths, or L's, at most */
 
 typedef struct {
-	int64_t n_prefill, n_decode;       /* 1 or more */
-	size_t n_depths;                   /* 0 to PAL__BENCH_DEPTHS */
-	int64_t depths[PAL__BENCH_DEPTHS]; /* [n_depths] ascending, 1 or more */
+	size_t n;                       /* 0 to PAL__BENCH_LIST */
+	int64_t items[PAL__BENCH_LIST]; /* [n] ascending, 1 or more */
+} pal__bench_list;
+
+typedef struct {
+	int64_t n_prefill, n_decode; /* 1 or more */
+	pal__bench_list verify;      /* L's, up to PAL__BENCH_VERIFY */
+	pal__bench_list depths;      /* further lengths of the prompt */
 } pal__bench_plan;
 
+/* A prompt and n_decode tokens after it. */
 typedef struct {
-	double prefill_s, decode_s;          /* seconds for all n_prefill, n_decode tokens */
-	double verify_ms[PAL__BENCH_VERIFY]; /* one forward of L tokens, logits for each */
-	/* [n_depths]: seconds for a prompt of that many tokens, and for n_decode tokens after. */
-	double depth_prefill_s[PAL__BENCH_DEPTHS], depth_decode_s[PAL__BENCH_DEPTHS];
+	double prefill_s, decode_s; /* seconds for all of them */
+	double kv_bytes;            /* of K/V that a decoded token sees, on average */
+} pal__bench_depth;
+
+typedef struct {
+	pal__bench_depth first;                   /* after n_prefill */
+	pal__bench_depth depths[PAL__BENCH_LIST]; /* [plan's depths] */
+	double verify_ms[PAL__BENCH_LIST]; /* [plan's L's] one forward of L tokens, logits for each
+					    */
 } pal__bench;
 
 /* Positions that a session needs for the benchmark. */

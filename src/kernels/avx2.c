@@ -10,6 +10,7 @@
 #define KERNELS_NAME "avx2"
 #define WIDE_ACTS true
 #define ACT_QUANTS 64
+#define PANEL 12
 #define MAX_COLUMNS 4
 #define ATTN_TILES(n) (4 / (n))
 #define ATTN_DIMS(n) (4 / (n))
@@ -204,33 +205,33 @@ OP float vf_most(vf v)
 	q = _mm_max_ps(q, _mm_movehl_ps(q, q));
 	return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
 }
-OP float vf_largest(vf v)
+OP float vf_largest(vf x, vf y)
 {
 	__m256i mask = _mm256_set1_epi32(0x7fffffff);
-	__m256i m = _mm256_max_epu32(_mm256_and_si256(_mm256_castps_si256(v.a), mask),
-				     _mm256_and_si256(_mm256_castps_si256(v.b), mask));
+	__m256i m = _mm256_max_epu32(_mm256_and_si256(_mm256_castps_si256(x.a), mask),
+				     _mm256_and_si256(_mm256_castps_si256(x.b), mask));
+	m = _mm256_max_epu32(m, _mm256_and_si256(_mm256_castps_si256(y.a), mask));
+	m = _mm256_max_epu32(m, _mm256_and_si256(_mm256_castps_si256(y.b), mask));
 	__m128i h = _mm_max_epu32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
 	h = _mm_max_epu32(h, _mm_shuffle_epi32(h, 0x4e));
 	h = _mm_max_epu32(h, _mm_shuffle_epi32(h, 0xb1));
 	return _mm_cvtss_f32(_mm_castsi128_ps(h));
 }
-OP bool vf_any(vf v, float x)
+OP void vf_fold(const vf v[4], float out[4])
 {
-	__m256 s = _mm256_set1_ps(x);
-	return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(v.a, s, _CMP_EQ_OQ),
-					       _mm256_cmp_ps(v.b, s, _CMP_EQ_OQ))) != 0;
+	__m128 s[4];
+	for (int i = 0; i < 4; i++) {
+		__m256 h = _mm256_add_ps(v[i].a, v[i].b);
+		s[i] = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+	}
+	_MM_TRANSPOSE4_PS(s[0], s[1], s[2], s[3]);
+	_mm_storeu_ps(out, _mm_add_ps(_mm_add_ps(s[0], s[2]), _mm_add_ps(s[1], s[3])));
 }
-OP int32_t vi_pack(int8_t *p, vi v)
+OP void vi_pack(int8_t *p, vi v)
 {
-	__m256i top = _mm256_set1_epi32(127);
-	__m256i a = _mm256_min_epi32(v.a, top), b = _mm256_min_epi32(v.b, top);
-	__m256i w = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
+	__m256i w = _mm256_permute4x64_epi64(_mm256_packs_epi32(v.a, v.b), 0xd8);
 	__m128i lo = _mm256_castsi256_si128(w), hi = _mm256_extracti128_si256(w, 1);
 	_mm_storeu_si128((void *)p, _mm_packs_epi16(lo, hi));
-	__m256i s = _mm256_add_epi32(a, b); /* integers: any order is exact */
-	__m128i h = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
-	h = _mm_add_epi32(h, _mm_shuffle_epi32(h, 0x4e));
-	return _mm_cvtsi128_si32(_mm_add_epi32(h, _mm_shuffle_epi32(h, 0xb1)));
 }
 OP vi vi_max(vi x, vi y)
 {

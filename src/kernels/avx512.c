@@ -1,4 +1,5 @@
-/* AVX-512 with VNNI (F, BW, DQ, VL, VNNI): 16 lanes are one register. */
+/* AVX-512 with VNNI (F, BW, DQ, VL, VNNI): 16 lanes are one register. With AMX's products
+ * of int8 tiles it is a second set, "amx". */
 #include <immintrin.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -8,6 +9,7 @@
 #define KERNELS_NAME "avx512"
 #define WIDE_ACTS false
 #define ACT_QUANTS 32
+#define PANEL 12
 #define MAX_COLUMNS 12
 #define ATTN_TILES(n) ((n) == 4 ? 2 : 4)
 #define ATTN_DIMS(n) ((n) == 4 ? 4 : 8)
@@ -169,23 +171,31 @@ OP float vf_most(vf v)
 	q = _mm_max_ps(q, _mm_movehl_ps(q, q));
 	return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
 }
-OP float vf_largest(vf v)
+OP float vf_largest(vf x, vf y)
 {
-	vi bits = _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff));
-	uint32_t max = _mm512_reduce_max_epu32(bits);
+	vi mask = _mm512_set1_epi32(0x7fffffff);
+	vi m = _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(x), mask),
+				_mm512_and_si512(_mm512_castps_si512(y), mask));
+	uint32_t max = _mm512_reduce_max_epu32(m);
 	float f;
 	__builtin_memcpy(&f, &max, sizeof f);
 	return f;
 }
-OP bool vf_any(vf v, float x)
+/* Lanes j and j + 8, then j + 4, of four vectors at once; the rest within 128 bits. */
+OP void vf_fold(const vf v[4], float out[4])
 {
-	return _mm512_cmp_ps_mask(v, _mm512_set1_ps(x), _CMP_EQ_OQ) != 0;
+	vf a = v[0], b = v[1], c = v[2], d = v[3];
+	vf x = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+	vf y = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+	vf s = _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd));
+	s = _mm512_add_ps(s, _mm512_permute_ps(s, 0x4e));
+	s = _mm512_add_ps(s, _mm512_permute_ps(s, 0xb1));
+	vi first = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0);
+	_mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(first, s)));
 }
-OP int32_t vi_pack(int8_t *p, vi v)
+OP void vi_pack(int8_t *p, vi v)
 {
-	v = _mm512_min_epi32(v, _mm512_set1_epi32(127));
 	_mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(v));
-	return _mm512_reduce_add_epi32(v); /* integers: any order is exact */
 }
 OP vi vi_max(vi a, vi b)
 {

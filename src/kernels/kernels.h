@@ -4,7 +4,7 @@
  * How equality is had: SIMD lanes are outputs, never parts of a sum.
  *  - A weight matrix is stored as tiles of 16 rows (kernels/matrix.h); lane r of a
  *    vector belongs to row r of its tile. Each output is one chain of operations over
- *    the columns in ascending order. Integer dots of 16 int8 products are exact,
+ *    the columns in ascending order. Integer dots of 32 int8 products are exact,
  *    so their inner order is free.
  *  - Attention works on blocks of PAL__ATTN_BLOCK positions in ascending order; scores
  *    have positions as lanes, the weighted sum of V has dimensions as lanes. Over int16 K/V
@@ -90,9 +90,10 @@ typedef struct {
 typedef struct {
 	const char *name;
 
-	/* Rounds x[k] to a column of an activation panel (kernels/matrix.h):
-	 * column c of a panel `width` wide. k is a multiple of 32. */
-	void (*quantize)(const float *x, size_t k, int width, int c, void *panel);
+	/* Rounds columns [from, to) of x [width][k], whole blocks of 32, to their part of an
+	 * activation panel (kernels/matrix.h). */
+	void (*quantize)(const float *x, size_t k, size_t from, size_t to, int width, void *panel);
+	int panel;      /* columns of its widest panel */
 	bool wide_acts; /* panels hold int16 pairs instead of int8 */
 
 	/* y[c][r] for the rows of tiles [tile0, tile1) and every column of x.

@@ -11,12 +11,12 @@
  * beyond n_rows, in the last tile, are zeros.
  *
  * Activations for the float types are plain f32. For all others a column is rounded to
- * int8 in blocks of 16 with an f32 scale (half the block of most types: an eighth less
- * error than blocks of 32, for two more operations in thirteen):
- *     m = the value of largest magnitude (the positive one of two equals)
- *     d = m / -128, q = min(127, round_half_even(x * (1 / d)))
- * (d = 0 and q = 0 where |m| < 2^-100; d = NaN and q = 0 where not all are finite). The
- * negative scale uses all 256 codes. Columns are grouped into panels of 12, 8, 4, 2 or 1.
+ * int8 in blocks of 32 with an f32 scale d, x ~ q d, |q| <= 127. Of PAL__ACT_TRIES scales,
+ * |largest| / 127, / 126 and so on, the one with the least squared error is taken (the first
+ * of equals), and d is then the least-squares scale for its quants, sum(x q) / sum(q q):
+ * rounding once costs little, and every row of the matrix has its error less for it (the
+ * steps are in ref.c; docs/adr/0007). d = 0 and q = 0 where all |x| < 2^-100; d = NaN and
+ * q = 0 where not all are finite. Columns are grouped into panels of up to PAL__MAX_PANEL.
  */
 #ifndef PAL_KERNELS_MATRIX_H
 #define PAL_KERNELS_MATRIX_H
@@ -31,7 +31,8 @@
 
 #define PAL__TILE_ROWS 16
 #define PAL__MAX_FIELDS 5
-#define PAL__PANEL 12 /* columns of the widest panel */
+#define PAL__MAX_PANEL 16
+#define PAL__ACT_TRIES 4
 
 /* A field of a type's block: `count` units of `unit` bytes at byte `offset`. */
 typedef struct {
@@ -78,20 +79,20 @@ typedef struct {
 
 /* 32 columns of a panel `w` wide, in this order:
  *   quants [w][32] int8 (wide: [w][8][4] int16, of every four quants 0, 2, 1, 3)
- *   d [w][2] float, the scales of either half
+ *   d [w] float, the scales
  *   nsum [w][2] int32, minus the sum of the quants of either half
- *   dsum [w][3] float, d * sum of either half, and of both: fma(d1, sum1, d0 * sum0) */
-#define PAL__ACT_BYTES(wide) ((size_t)((wide) ? 64 : 32) + 8 + 8 + 12)
+ *   dsum [w][3] float, d * sum of the quants of either half, and of all */
+#define PAL__ACT_BYTES(wide) ((size_t)((wide) ? 64 : 32) + 4 + 8 + 12)
 
 static inline size_t pal__panels_bytes(size_t n, size_t k, bool wide)
 {
 	return n * (k / 32) * PAL__ACT_BYTES(wide);
 }
 
-/* Width of the panel that starts where `left` columns are left. */
-static inline int pal__panel_width(size_t left)
+/* Width of the panel that starts where `left` columns are left; panel: the widest. */
+static inline int pal__panel_width(size_t left, int panel)
 {
-	return left >= 12 ? 12 : left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+	return left < (size_t)panel ? (int)left : panel;
 }
 
 #endif

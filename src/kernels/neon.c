@@ -8,6 +8,7 @@
 #define KERNELS_NAME "neon"
 #define WIDE_ACTS false
 #define ACT_QUANTS 32
+#define PANEL 12
 #define MAX_COLUMNS 4
 #define ATTN_TILES(n) (4 / (n))
 #define ATTN_DIMS(n) (4 / (n))
@@ -238,34 +239,33 @@ OP float vf_most(vf v)
 	return vgetq_lane_f32(q, 0);
 }
 #undef E
-OP float vf_largest(vf v)
+OP float vf_largest(vf x, vf y)
 {
 	uint32x4_t m = vdupq_n_u32(0), mask = vdupq_n_u32(0x7fffffff);
 	for (int i = 0; i < 4; i++)
-		m = vmaxq_u32(m, vandq_u32(vreinterpretq_u32_f32(v.val[i]), mask));
+		m = vmaxq_u32(m, vmaxq_u32(vandq_u32(vreinterpretq_u32_f32(x.val[i]), mask),
+					   vandq_u32(vreinterpretq_u32_f32(y.val[i]), mask)));
 	uint32_t max = vmaxvq_u32(m);
 	float f;
 	__builtin_memcpy(&f, &max, sizeof f);
 	return f;
 }
-OP bool vf_any(vf v, float x)
+OP void vf_fold(const vf v[4], float out[4])
 {
-	uint32x4_t any = vdupq_n_u32(0);
-	for (int i = 0; i < 4; i++)
-		any = vorrq_u32(any, vceqq_f32(v.val[i], vdupq_n_f32(x)));
-	return vmaxvq_u32(any) != 0;
-}
-OP int32_t vi_pack(int8_t *p, vi v)
-{
-	int32x4_t sum = vdupq_n_s32(0);
 	for (int i = 0; i < 4; i++) {
-		int32x4_t r = vminq_s32(vreinterpretq_s32_u32(v.val[i]), vdupq_n_s32(127));
-		int16x4_t half = vmovn_s32(r);
+		float32x4_t h = vaddq_f32(vaddq_f32(v[i].val[0], v[i].val[2]),
+					  vaddq_f32(v[i].val[1], v[i].val[3]));
+		float32x2_t s = vadd_f32(vget_low_f32(h), vget_high_f32(h));
+		out[i] = vget_lane_f32(s, 0) + vget_lane_f32(s, 1);
+	}
+}
+OP void vi_pack(int8_t *p, vi v)
+{
+	for (int i = 0; i < 4; i++) {
+		int16x4_t half = vmovn_s32(vreinterpretq_s32_u32(v.val[i]));
 		int8x8_t byte = vmovn_s16(vcombine_s16(half, half));
 		__builtin_memcpy(p + 4 * i, &byte, 4);
-		sum = vaddq_s32(sum, r);
 	}
-	return vaddvq_s32(sum); /* integers: any order is exact */
 }
 #define E(i) vmaxq_u32(a.val[i], b.val[i])
 OP vi vi_max(vi a, vi b)

@@ -23,39 +23,87 @@ static float round_even(float x)
 
 /* --- activations --------------------------------------------------------- */
 
-static void quantize_half(const float *x, int8_t q[16], float *d, int32_t *nsum)
+static float fold(const float lanes[16])
 {
-	float hi = x[0], lo = x[0];
-	bool finite = true;
-	for (int i = 0; i < 16; i++) {
-		finite = finite && x[i] - x[i] == 0;
-		hi = x[i] > hi ? x[i] : hi;
-		lo = x[i] < lo ? x[i] : lo;
+	float v[16];
+	memcpy(v, lanes, sizeof v);
+	for (int half = 8; half; half /= 2)
+		for (int i = 0; i < half; i++)
+			v[i] += v[i + half];
+	return v[0];
+}
+
+/* x * y folded over 32 values: lane i has elements i and i + 16. */
+static float fold_products(const float x[32], const float y[32])
+{
+	float lanes[16];
+	for (int i = 0; i < 16; i++)
+		lanes[i] = fma(x[i + 16], y[i + 16], x[i] * y[i]);
+	return fold(lanes);
+}
+
+/* Rounds x * id to integers r; returns the squared error of r * d. */
+static float try_scale(const float x[32], float d, float id, float r[32])
+{
+	float error[32];
+	for (int i = 0; i < 32; i++) {
+		r[i] = fma(x[i], id, 0x1.8p23f) - 0x1.8p23f;
+		error[i] = fma(r[i], -d, x[i]);
 	}
-	float m = hi >= -lo ? hi : lo;
-	bool tiny = !(m >= 0x1p-100f) && !(m <= -0x1p-100f);
-	*d = !finite ? NAN : tiny ? 0 : m / -128;
-	float id = finite && !tiny ? 1 / *d : 0;
-	*nsum = 0;
-	for (int i = 0; i < 16; i++) {
-		float r = finite ? round_even(x[i] * id) : 0;
-		q[i] = (int8_t)(r > 127 ? 127 : r);
-		*nsum -= q[i];
+	return fold_products(error, error);
+}
+
+/* The quants of 32 values, as floats; returns d. */
+static float quantize_block(const float x[32], float r[32])
+{
+	float size = 0, next[32], best = 0;
+	bool finite = true;
+	memset(r, 0, 32 * sizeof *r);
+	for (int i = 0; i < 32; i++) {
+		finite = finite && x[i] - x[i] == 0;
+		size = max2(fabsf(x[i]), size);
+	}
+	if (!finite || size < 0x1p-100f)
+		return finite ? 0 : NAN;
+	float inverse = 1 / size, d = 0;
+	for (int i = 0; i < PAL__ACT_TRIES; i++) {
+		float code = (float)(127 - i), by = size * (1 / code);
+		float error = try_scale(x, by, inverse * code, next);
+		if (i && !(error < best))
+			continue;
+		best = error;
+		d = by;
+		memcpy(r, next, sizeof next);
+	}
+	float fitted = fold_products(x, r) / fold_products(r, r);
+	return fitted - fitted == 0 ? fitted : d;
+}
+
+static void quantize_column(const float *x, size_t from, size_t to, int width, int c, void *panel)
+{
+	const size_t stride = (size_t)width * PAL__ACT_BYTES(false);
+	for (size_t b = from / 32; b < to / 32; b++) {
+		pal__act_block a = pal__act_at((uint8_t *)panel + b * stride, width, c, false);
+		float r[32];
+		int32_t sum[2] = {0, 0};
+		*a.d = quantize_block(x + 32 * b, r);
+		for (int i = 0; i < 32; i++) {
+			a.q[i] = (int8_t)r[i];
+			sum[i / 16] += a.q[i];
+		}
+		for (int h = 0; h < 2; h++) {
+			a.nsum[h] = -sum[h];
+			a.dsum[h] = *a.d * (float)sum[h];
+		}
+		a.dsum[2] = *a.d * (float)(sum[0] + sum[1]);
 	}
 }
 
-static void quantize(const float *x, size_t k, int width, int c, void *panel)
+static void quantize(const float *x, size_t k, size_t from, size_t to, int width, void *panel)
 {
-	assert(k % 32 == 0 && c >= 0 && c < width && width <= PAL__PANEL);
-	uint8_t *block = panel;
-	for (size_t b = 0; b < k / 32; b++, block += (size_t)width * PAL__ACT_BYTES(false)) {
-		pal__act_block a = pal__act_at(block, width, c, false);
-		for (int h = 0; h < 2; h++) {
-			quantize_half(x + 32 * b + 16 * h, a.q + 16 * h, &a.d[h], &a.nsum[h]);
-			a.dsum[h] = a.d[h] * (float)-a.nsum[h];
-		}
-		a.dsum[2] = fma(a.d[1], (float)-a.nsum[1], a.dsum[0]);
-	}
+	assert(from % 32 == 0 && to % 32 == 0 && to <= k && width >= 1 && width <= PAL__MAX_PANEL);
+	for (int c = 0; c < width; c++)
+		quantize_column(x + (size_t)c * k, from, to, width, c, panel);
 }
 
 /* --- matmul -------------------------------------------------------------- */
@@ -71,17 +119,18 @@ static int32_t dot_half(const int8_t *w, const int8_t *a)
 /* One row by one column of a panel: acc and the blocks of 32 in ascending order. */
 static float dot_block(const pal__block *w, const pal__act_block *a, float acc, int b)
 {
-	float i0 = (float)dot_half(w->q + 32 * b, a->q);
-	float i1 = (float)dot_half(w->q + 32 * b + 16, a->q + 16);
+	int32_t i0 = dot_half(w->q + 32 * b, a->q);
+	int32_t i1 = dot_half(w->q + 32 * b + 16, a->q + 16);
 	if (w->sub == 32) {
-		acc = fma(fma(i1, a->d[1], i0 * a->d[0]), w->scale[b], acc);
+		acc = fma((float)(i0 + i1), w->scale[b] * *a->d, acc);
 		return w->has_min ? fma(w->min[b], a->dsum[2], acc) : acc;
 	}
-	acc = fma(i0 * w->scale[2 * b], a->d[0], acc);
-	if (w->has_min)
-		acc = fma(w->min[2 * b], a->dsum[0], acc);
-	acc = fma(i1 * w->scale[2 * b + 1], a->d[1], acc);
-	return w->has_min ? fma(w->min[2 * b + 1], a->dsum[1], acc) : acc;
+	float t = fma((float)i1, w->scale[2 * b + 1], (float)i0 * w->scale[2 * b]);
+	acc = fma(t, *a->d, acc);
+	if (!w->has_min)
+		return acc;
+	acc = fma(w->min[2 * b], a->dsum[0], acc);
+	return fma(w->min[2 * b + 1], a->dsum[1], acc);
 }
 
 static void row_by_panel(const pal__matrix *w, size_t row, const uint8_t *panel, int width,
@@ -143,8 +192,8 @@ static void matmul(const pal__matrix *w, size_t tile0, size_t tile1, const pal__
 		}
 		const uint8_t *panel = x->q;
 		for (size_t c = 0; c < x->n;) {
-			int width = pal__panel_width(x->n - c);
-			float acc[PAL__PANEL];
+			int width = pal__panel_width(x->n - c, PAL__MAX_PANEL);
+			float acc[PAL__MAX_PANEL];
 			row_by_panel(w, row, panel, width, acc);
 			for (int i = 0; i < width; i++)
 				y[(c + (size_t)i) * ldy + row] = acc[i];
@@ -175,16 +224,6 @@ void pal__matrix_row(const pal__matrix *w, size_t row, float *out)
 }
 
 /* --- vectors ------------------------------------------------------------- */
-
-static float fold(const float lanes[16])
-{
-	float v[16];
-	memcpy(v, lanes, sizeof v);
-	for (int half = 8; half; half /= 2)
-		for (int i = 0; i < half; i++)
-			v[i] += v[i + half];
-	return v[0];
-}
 
 static void rms_norm(const float *x, const float *w, size_t n, float eps, float *out)
 {
@@ -397,6 +436,7 @@ static void attn_end(const float *acc, float sum, size_t n, float *out)
 const pal__kernels pal__kernels_scalar = {
 	.name = "scalar",
 	.quantize = quantize,
+	.panel = PAL__MAX_PANEL,
 	.matmul = matmul,
 	.rms_norm = rms_norm,
 	.rope = rope,

@@ -16,12 +16,14 @@
  *   vi_load(p) vi_set(x) vi_and vi_or vi_xor vi_add vi_srl(v,n) vi_sll(v,n) of 32 bits
  *   vi_of_bits(vf) vi_half_bits(p): 16 uint16 widened; vi_round(vf): nearest even
  *   vf_sum(v) vf_most(v)  the sum and the maximum of all lanes, by the tree of ref.c's fold()
- *   vf_largest(v)    the largest of |lanes|, compared as bits; vf_any(v, x): is a lane x?
- *   vi_pack(p, v)    16 lanes above -129 to int8, those above 127 to 127; returns their sum
+ *   vf_largest(a, b) the largest of |lanes|, compared as bits
+ *   vf_fold(v, p)    four vectors' sums over their lanes, as ref.c's fold() has it
+ *   vi_pack(p, v)    16 lanes within int8 to int8
  *   vi_lookup(table, v): 64 bytes v, each below 16, through table[16] (vi_table(p))
  *   vw, vw_codes(v)  64 bytes below 128 as an operand of vi_dot; vw_signed(v): of int8,
  *                    for which the dot starts at nsum << VW_BIAS_SHIFT (0: at zero)
  *   vi_dot(acc, w, p)  acc[r] += sum of 4 products with the four quants at p
+ *   PANEL            columns of the widest panel
  *   vi_max(a, b)     the larger, without sign; vi_sum(v): of all lanes
  *   MAX_COLUMNS, ATTN_TILES(n), ATTN_DIMS(n)  what fits the registers
  * And for dots with rows of integers (pal__attn_row):
@@ -81,41 +83,130 @@ INLINE void store_tail(float *p, vf v, size_t n)
 
 /* --- activations ------------------------------------------------------------ */
 
-/* The largest magnitude is found on the bits, where NaN and inf are larger than all. */
-INLINE void quantize_half(const float *x, int8_t q[16], float *d, int32_t *nsum)
+INLINE vf round_by(vf x, vf id)
 {
-	vf v = vf_load(x);
-	float size = vf_largest(v);
-	bool finite = size - size == 0, tiny = !(size >= 0x1p-100f);
-	float m = vf_any(v, size) ? size : -size;
-	*d = !finite ? NAN : tiny ? 0 : m / -128;
-	float id = finite && !tiny ? 1 / *d : 0;
-	vi r = finite ? vi_round(vf_mul(v, vf_set(id))) : vi_set(0);
-	*nsum = -vi_pack(q, r);
+	return vf_sub(vf_fma(x, id, vf_set(0x1.8p23f)), vf_set(0x1.8p23f));
 }
 
-static void quantize(const float *x, size_t k, int width, int c, void *panel)
+INLINE vf products(vf a0, vf b0, vf a1, vf b1)
 {
-	uint8_t *block = panel;
-	for (size_t b = 0; b < k / 32; b++, block += (size_t)width * PAL__ACT_BYTES(WIDE_ACTS)) {
-		pal__act_block a = pal__act_at(block, width, c, WIDE_ACTS);
-		int8_t q[32];
-		for (int h = 0; h < 2; h++) {
-			quantize_half(x + 32 * b + 16 * h, q + 16 * h, &a.d[h], &a.nsum[h]);
-			a.dsum[h] = a.d[h] * (float)-a.nsum[h];
+	return vf_fma(a1, b1, vf_mul(a0, b0));
+}
+
+/* What is known of some blocks of 32 values after each step. The steps are loops of their own,
+ * as within a block each waits for the one before. */
+#define BLOCKS 16
+
+typedef struct {
+	float size[BLOCKS], inverse[BLOCKS], sums[BLOCKS][4];
+	int best[BLOCKS];
+} rounding;
+
+INLINE float scale_of(const rounding *t, int b, int try)
+{
+	return t->size[b] * (1 / (float)(127 - try));
+}
+
+/* The largest magnitude is found on the bits, where NaN and inf are larger than all. Where
+ * nothing can be rounded, inverse is 0. */
+INLINE void find_sizes(const float *x, int n, rounding *t)
+{
+	for (int b = 0; b < n; b++)
+		t->size[b] = vf_largest(vf_load(x + 32 * b), vf_load(x + 32 * b + 16));
+}
+
+/* Errors are no NaN where it matters and not negative: their bits are ordered as they are.
+ * Which is the least cannot be predicted, so there is no branch. */
+INLINE void find_scales(const float *x, int n, rounding *t)
+{
+	vf size = vf_load(t->size), none = vf_set(0);
+	vf inverse = vf_lt(size, vf_set(INFINITY), vf_div(vf_set(1), size), none);
+	vf_store(t->inverse, vf_lt(size, vf_set(0x1p-100f), none, inverse));
+	for (int b = 0; b < n; b++) {
+		vf x0 = vf_load(x + 32 * b), x1 = vf_load(x + 32 * b + 16);
+		vf squares[PAL__ACT_TRIES];
+		for (int i = 0; i < PAL__ACT_TRIES; i++) {
+			vf id = vf_set(t->inverse[b] * (float)(127 - i));
+			vf minus_d = vf_set(-scale_of(t, b, i));
+			vf e0 = vf_fma(round_by(x0, id), minus_d, x0);
+			vf e1 = vf_fma(round_by(x1, id), minus_d, x1);
+			squares[i] = products(e0, e0, e1, e1);
 		}
-		a.dsum[2] = __builtin_fmaf(a.d[1], (float)-a.nsum[1], a.dsum[0]);
-		if (!WIDE_ACTS) {
-			memcpy(a.q, q, 32);
-			continue;
+		vf_fold(squares, t->sums[b]);
+	}
+	for (int b = 0; b < n; b++) {
+		uint64_t best = UINT64_MAX;
+		for (uint64_t i = 0; i < PAL__ACT_TRIES; i++) {
+			uint64_t key = (uint64_t)pal__float_bits(t->sums[b][i]) << 32 | i;
+			best = key < best ? key : best;
 		}
-		int16_t *wide = (int16_t *)(void *)a.q;
-		for (int i = 0; i < 32; i += 4) {
-			wide[i] = q[i];
-			wide[i + 1] = q[i + 2];
-			wide[i + 2] = q[i + 1];
-			wide[i + 3] = q[i + 3];
+		t->best[b] = (int)(best & 0xff);
+	}
+}
+
+/* Sums of quants are exact, so that fold's order is as good as any. */
+INLINE void round_blocks(const float *x, int n, rounding *t, int8_t q[][32])
+{
+	for (int b = 0; b < n; b++) {
+		vf id = vf_set(t->inverse[b] * (float)(127 - t->best[b]));
+		vf x0 = vf_load(x + 32 * b), x1 = vf_load(x + 32 * b + 16);
+		vf r0 = vf_lt(vf_set(0), id, round_by(x0, id), vf_set(0));
+		vf r1 = vf_lt(vf_set(0), id, round_by(x1, id), vf_set(0));
+		const vf four[4] = {products(x0, r0, x1, r1), products(r0, r0, r1, r1), r0, r1};
+		vf_fold(four, t->sums[b]);
+		vi_pack(q[b], vi_round(r0));
+		vi_pack(q[b] + 16, vi_round(r1));
+	}
+}
+
+INLINE void store_block(const rounding *t, int b, const int8_t q[32], const pal__act_block *a)
+{
+	const float *sums = t->sums[b];
+	float fitted = sums[0] / sums[1];
+	bool finite = t->size[b] - t->size[b] == 0, use = t->inverse[b] > 0;
+	float d = fitted - fitted == 0 ? fitted : scale_of(t, b, t->best[b]);
+	*a->d = use ? d : finite ? 0 : NAN;
+	for (int h = 0; h < 2; h++) {
+		a->nsum[h] = -(int32_t)sums[2 + h];
+		a->dsum[h] = *a->d * sums[2 + h];
+	}
+	a->dsum[2] = *a->d * (sums[2] + sums[3]);
+	if (!WIDE_ACTS) {
+		memcpy(a->q, q, 32);
+		return;
+	}
+	int16_t *wide = (int16_t *)(void *)a->q;
+	for (int i = 0; i < 32; i += 4) {
+		wide[i] = q[i];
+		wide[i + 1] = q[i + 2];
+		wide[i + 2] = q[i + 1];
+		wide[i + 3] = q[i + 3];
+	}
+}
+
+/* Each step for all columns before the next, so that nothing waits for what it needs. */
+static void quantize(const float *x, size_t k, size_t from, size_t to, int width, void *panel)
+{
+	const size_t stride = (size_t)width * PAL__ACT_BYTES(WIDE_ACTS);
+	uint8_t *block = (uint8_t *)panel + from / 32 * stride;
+	rounding t[PAL__MAX_PANEL] = {{{0}, {0}, {{0}}, {0}}};
+	int8_t q[BLOCKS][32];
+	x += from;
+	for (; from < to; from += 32 * BLOCKS, x += 32 * BLOCKS) {
+		int n = (to - from) / 32 < BLOCKS ? (int)((to - from) / 32) : BLOCKS;
+		for (int c = 0; c < width; c++)
+			find_sizes(x + (size_t)c * k, n, &t[c]);
+		for (int c = 0; c < width; c++)
+			find_scales(x + (size_t)c * k, n, &t[c]);
+		for (int c = 0; c < width; c++) {
+			round_blocks(x + (size_t)c * k, n, &t[c], q);
+			for (int b = 0; b < n; b++) {
+				pal__act_block a = pal__act_at(block + (size_t)b * stride, width, c,
+							       WIDE_ACTS);
+				store_block(&t[c], b, q[b], &a);
+			}
 		}
+		block += BLOCKS * stride;
 	}
 }
 
@@ -331,15 +422,19 @@ INLINE bool type_sub_16(pal__type t)
 
 /* --- matmul ------------------------------------------------------------------- */
 
-/* Half h of block b for n columns: the exact dots, as float. */
-INLINE void dot_half(pal__type type, const planes *t, size_t b, int h, const pal__act_block *a,
-		     int n, vi table, vf out[])
+/* Weights 4 g0 to 4 g1 - 1 of block b by n columns: the exact dots, as float. Parts: of the
+ * halves, bit 0 and bit 1. */
+INLINE void dots_of(pal__type type, const planes *t, size_t b, int parts, const pal__act_block *a,
+		    int n, vi table, vf out[])
 {
-	vi sum[PAL__PANEL];
+	vi sum[PAL__MAX_PANEL];
 	int zero = zero_shift(type);
-	for (int c = 0; c < n; c++)
-		sum[c] = zero < 0 ? vi_set(0) : vi_sll(vi_set(a->nsum[2 * c + h]), zero);
-	for (int g = h * 4; g < h * 4 + 4; g++) {
+	for (int c = 0; c < n; c++) {
+		int32_t nsum =
+			(parts & 1 ? a->nsum[2 * c] : 0) + (parts & 2 ? a->nsum[2 * c + 1] : 0);
+		sum[c] = zero < 0 ? vi_set(0) : vi_sll(vi_set(nsum), zero);
+	}
+	for (int g = parts & 1 ? 0 : 4; g < (parts & 2 ? 8 : 4); g++) {
 		vw w = codes(type, t, b, g, table);
 		for (int c = 0; c < n; c++)
 			sum[c] = vi_dot(sum[c], w, a->q + c * ACT_QUANTS + g * (ACT_QUANTS / 8));
@@ -352,31 +447,31 @@ INLINE void dot_half(pal__type type, const planes *t, size_t b, int h, const pal
 INLINE void mul_32(pal__type type, const planes *t, size_t b, const pal__act_block *a, int n,
 		   vi table, vf acc[])
 {
-	vf i[PAL__PANEL], both[PAL__PANEL], scale, min = vf_set(0);
-	dot_half(type, t, b, 0, a, n, table, i);
-	for (int c = 0; c < n; c++)
-		both[c] = vf_mul(i[c], vf_set(a->d[2 * c]));
-	dot_half(type, t, b, 1, a, n, table, i);
+	vf i[PAL__MAX_PANEL], scale, min = vf_set(0);
+	dots_of(type, t, b, 3, a, n, table, i);
 	scales(type, t, b, 0, &scale, &min);
 	for (int c = 0; c < n; c++) {
-		both[c] = vf_fma(i[c], vf_set(a->d[2 * c + 1]), both[c]);
-		acc[c] = vf_fma(both[c], scale, acc[c]);
+		acc[c] = vf_fma(i[c], vf_mul(scale, vf_set(a->d[c])), acc[c]);
 		if (type_has_min(type))
 			acc[c] = vf_fma(min, vf_set(a->dsum[3 * c + 2]), acc[c]);
 	}
 }
 
-/* Half h of block b, of a type with a scale for each, into acc. */
-INLINE void mul_16(pal__type type, const planes *t, size_t b, int h, const pal__act_block *a, int n,
+/* The same of a type with a scale for each half. */
+INLINE void mul_16(pal__type type, const planes *t, size_t b, const pal__act_block *a, int n,
 		   vi table, vf acc[])
 {
-	vf i[PAL__PANEL], scale, min = vf_set(0);
-	dot_half(type, t, b, h, a, n, table, i);
-	scales(type, t, b, h, &scale, &min);
+	vf i[PAL__MAX_PANEL], both[PAL__MAX_PANEL], scale, min[2] = {vf_set(0), vf_set(0)};
+	dots_of(type, t, b, 1, a, n, table, i);
+	scales(type, t, b, 0, &scale, &min[0]);
+	for (int c = 0; c < n; c++)
+		both[c] = vf_mul(i[c], scale);
+	dots_of(type, t, b, 2, a, n, table, i);
+	scales(type, t, b, 1, &scale, &min[1]);
 	for (int c = 0; c < n; c++) {
-		acc[c] = vf_fma(vf_mul(i[c], scale), vf_set(a->d[2 * c + h]), acc[c]);
-		if (type_has_min(type))
-			acc[c] = vf_fma(min, vf_set(a->dsum[3 * c + h]), acc[c]);
+		acc[c] = vf_fma(vf_fma(i[c], scale, both[c]), vf_set(a->d[c]), acc[c]);
+		for (int h = 0; h < 2 && type_has_min(type); h++)
+			acc[c] = vf_fma(min[h], vf_set(a->dsum[3 * c + h]), acc[c]);
 	}
 }
 
@@ -388,7 +483,7 @@ INLINE void mul_tile(pal__type type, const pal__matrix *w, size_t tile, const ui
 	for (int f = 0; f < PAL__MAX_FIELDS; f++)
 		t.p[f] = w->data + tile * w->tile_bytes + w->plane[f];
 	vi table = vi_table(pal__iq4_values);
-	vf acc[PAL__PANEL];
+	vf acc[PAL__MAX_PANEL];
 	for (int c = 0; c < n; c++)
 		acc[c] = vf_set(0);
 	size_t blocks = w->n_cols / 32, stride = (size_t)width * PAL__ACT_BYTES(WIDE_ACTS);
@@ -397,12 +492,10 @@ INLINE void mul_tile(pal__type type, const pal__matrix *w, size_t tile, const ui
 		size_t quants = codes_bytes(type);
 		for (size_t line = 0; line < quants; line += 64)
 			__builtin_prefetch(t.p[0] + b * quants + line + PREFETCH);
-		if (type_sub_16(type)) {
-			mul_16(type, &t, b, 0, &a, n, table, acc);
-			mul_16(type, &t, b, 1, &a, n, table, acc);
-		} else {
+		if (type_sub_16(type))
+			mul_16(type, &t, b, &a, n, table, acc);
+		else
 			mul_32(type, &t, b, &a, n, table, acc);
-		}
 	}
 	for (int c = 0; c < n; c++) {
 		if (rows == PAL__TILE_ROWS)
@@ -420,7 +513,7 @@ INLINE void mul_panels(pal__type type, const pal__matrix *w, size_t tile, const 
 	size_t row = tile * PAL__TILE_ROWS, rows = w->n_rows - row;
 	rows = rows < PAL__TILE_ROWS ? rows : PAL__TILE_ROWS;
 	for (size_t c = 0; c < x->n;) {
-		int width = pal__panel_width(x->n - c);
+		int width = pal__panel_width(x->n - c, PANEL);
 		float *out = y + c * ldy + row;
 		for (int at = 0; at < width;) {
 			float *to = out + (size_t)at * ldy;
@@ -634,24 +727,28 @@ static void to_half(const float *x, size_t n, uint16_t *out)
 
 static float to_int16(const float *x, size_t n, int16_t *out)
 {
-	float largest = 0;
-	for (size_t i = 0; i < n; i += 16) { /* NaN and inf are larger than all, and stay */
-		float size = vf_largest(n - i < 16 ? load_tail(x + i, n - i) : vf_load(x + i));
-		largest = pal__float_bits(size) > pal__float_bits(largest) ? size : largest;
-	}
-	bool finite = largest - largest == 0, use = finite && largest >= 0x1p-100f;
-	float d = !finite ? NAN : use ? largest / 32767 : 0, id = use ? 1 / d : 0;
+	const size_t whole = n & ~(size_t)15;
+	const vi mask = vi_set(0x7fffffff); /* as bits NaN and inf are larger than all */
 	const vf top = vf_set(32767), bottom = vf_set(-32767);
+	vf tail = load_tail(x + whole, n - whole);
+	vi most = vi_and(vi_of_bits(tail), mask);
+	for (size_t i = 0; i < whole; i += 16)
+		most = vi_max(most, vi_and(vi_of_bits(vf_load(x + i)), mask));
+	float largest = vf_largest(vf_of_bits(most), vf_of_bits(most));
+	bool finite = largest - largest == 0, use = finite && largest >= 0x1p-100f;
+	vf id = vf_set(use ? 1 / (largest / 32767) : 0);
 	for (size_t i = 0; i < n; i += 16) {
-		size_t left = n - i < 16 ? n - i : 16;
-		vf v = use ? load_tail(x + i, left) : vf_set(0);
-		v = vf_mul(v, vf_set(id));
-		v = vf_lt(top, v, top, vf_lt(v, bottom, bottom, v));
-		int16_t part[16];
-		vi_to_int16(part, vi_round(v));
-		memcpy(out + i, part, left * sizeof *part);
+		vf v = use ? vf_mul(i < whole ? vf_load(x + i) : tail, id) : vf_set(0);
+		vi r = vi_round(vf_lt(top, v, top, vf_lt(v, bottom, bottom, v)));
+		if (i < whole) {
+			vi_to_int16(out + i, r);
+		} else {
+			int16_t part[16];
+			vi_to_int16(part, r);
+			memcpy(out + i, part, (n - i) * sizeof *part);
+		}
 	}
-	return d;
+	return !finite ? NAN : use ? largest / 32767 : 0;
 }
 
 /* --- attention -------------------------------------------------------------------- */
@@ -834,7 +931,7 @@ typedef struct {
  * 0 if they are not finite or too small. */
 INLINE float row_step(vi m, float *by)
 {
-	float largest = vf_largest(vf_of_bits(m));
+	float largest = vf_largest(vf_of_bits(m), vf_of_bits(m));
 	bool finite = largest - largest == 0, use = finite && largest >= 0x1p-100f;
 	*by = use ? 32512 / largest : 0;
 	return !finite ? NAN : use ? largest / 127 : 0;
@@ -1031,8 +1128,5 @@ static void attn_end(const float *acc, float sum, size_t n, float *out)
 	.attn_end = attn_end, .to_half = to_half, .to_int16 = to_int16
 
 const pal__kernels KERNELS = {
-	TABLE,
-	.name = KERNELS_NAME,
-	.matmul = matmul,
-	.attn = attn,
+	TABLE, .name = KERNELS_NAME, .panel = PANEL, .matmul = matmul, .attn = attn,
 };

@@ -48,7 +48,7 @@ static uint8_t *head_block(const pal__kv *kv, size_t layer, size_t head, int64_t
 {
 	assert(layer < kv->shape.n_layers && head < kv->shape.n_kv_heads);
 	assert(block >= 0 && (size_t)block < kv->n_blocks);
-	size_t at = (layer * kv->n_blocks + (size_t)block) * kv->shape.n_kv_heads + head;
+	size_t at = ((size_t)block * kv->shape.n_layers + layer) * kv->shape.n_kv_heads + head;
 	return kv->data + at * kv->head_bytes;
 }
 

@@ -11,6 +11,7 @@
  *  - Blocks are visited in ascending order, which is the order of the softmax's sums.
  *  - int16 elements have a scale for each position of each head: as many bytes as halves
  *    and some, a tenth of their error, and no overflow (docs/adr).
+ *  - What a position needs in all layers lies together: pages are touched as a session grows.
  *  - All bytes come from the session's arena and are fixed when it opens (contract C1).
  *  - Positions beyond `length` may hold anything; nobody sees them.
  */
@@ -32,7 +33,7 @@ typedef struct {
 	pal__kv_shape shape;
 	size_t n_blocks;                     /* of a layer */
 	size_t k_bytes, v_bytes, head_bytes; /* of a head's block; in all, with scales */
-	uint8_t *data;                       /* [n_layers][n_blocks][n_kv_heads][head_bytes] */
+	uint8_t *data;                       /* [n_blocks][n_layers][n_kv_heads][head_bytes] */
 } pal__kv;
 
 /* Bytes of the arena that pal__kv_init takes; false: they do not fit a size_t. */

@@ -2,12 +2,14 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/checked.h"
 #include "kernels/trig.h"
 
 #define QUERIES 128 /* at most, of one item of attention: for so many K and V are read once */
+#define PART 512 /* columns that are rounded in one go */
 
 typedef struct {
 	pal_model *m;
@@ -42,12 +44,7 @@ static bool lay_out(pal__scratch *s, const pal_model *m, int n_rows, pal__arena 
 	} parts[] = {
 		{(void **)&s->x, n * h->n_embd * f},
 		{(void **)&s->y, n * h->n_embd * f},
-		{(void **)&s->q, n * heads * f},
-		{(void **)&s->k, n * kv * f},
-		{(void **)&s->v, n * kv * f},
-		{(void **)&s->mixed, n * heads * f},
-		{(void **)&s->gate, n * h->n_ff * f},
-		{(void **)&s->up, n * h->n_ff * f},
+		{(void **)&s->q, max_size(2 * (heads + kv), 2 * h->n_ff) * n * f},
 		{(void **)&s->rope[0], n * h->n_rot * f},
 		{(void **)&s->rope[1], n * h->n_rot * f},
 		{&s->panels, pal__panels_bytes(n, widest + 31, m->kernels->wide_acts)},
@@ -60,6 +57,14 @@ static bool lay_out(pal__scratch *s, const pal_model *m, int n_rows, pal__arena 
 		if (arena)
 			*parts[i].to = pal__arena_take(arena, parts[i].bytes);
 	}
+	if (!arena)
+		return true;
+	/* A layer is done with attention's rows when it writes the feed-forward's. */
+	s->k = s->q + n * heads;
+	s->v = s->k + n * kv;
+	s->mixed = s->v + n * kv;
+	s->gate = s->q;
+	s->up = s->gate + n * h->n_ff;
 	return true;
 }
 
@@ -85,19 +90,47 @@ typedef struct {
 	float *y; /* [n][w->n_rows] */
 } product;
 
+/* Memory is fetched ahead, and so a thread should go on where it was: each has a share of the
+ * chunks, from whose front it takes. One that has none left takes from the end of another's. */
+typedef struct {
+	_Alignas(PAL__ALIGN) _Atomic uint64_t left; /* end << 32 | front */
+} share;
+
 typedef struct {
 	const pal__kernels *k;
 	pal__acts acts;
 	product p[3];
 	size_t tiles[3], chunk;
-	int n;
+	int n, n_shares;
+	share shares[PAL_MAX_THREADS];
 } products;
+
+static void deal(products *a, size_t chunks)
+{
+	for (size_t i = 0, n = (size_t)a->n_shares; i < n; i++)
+		atomic_init(&a->shares[i].left,
+			    (uint64_t)(chunks * (i + 1) / n) << 32 | chunks * i / n);
+}
+
+/* A chunk nobody has; there is one for each item. */
+static size_t take_chunk(products *a, int worker)
+{
+	for (int i = 0;; i++) {
+		_Atomic uint64_t *from = &a->shares[(worker + i) % a->n_shares].left;
+		uint64_t at = atomic_load(from), front, end;
+		while ((front = (uint32_t)at) < (end = at >> 32)) {
+			uint64_t to = i ? (end - 1) << 32 | front : end << 32 | (front + 1);
+			if (atomic_compare_exchange_weak(from, &at, to))
+				return i ? end - 1 : front;
+		}
+	}
+}
 
 static void product_item(void *arg, size_t item, int worker)
 {
-	const products *a = arg;
-	size_t at = item * a->chunk, end = at + a->chunk;
-	(void)worker;
+	products *a = arg;
+	size_t at = take_chunk(a, worker) * a->chunk, end = at + a->chunk;
+	(void)item;
 	for (int i = 0; i < a->n; i++) {
 		size_t n = a->tiles[i];
 		if (at < n)
@@ -112,68 +145,114 @@ static void product_item(void *arg, size_t item, int worker)
 
 typedef struct {
 	const pass *a;
-	const float *x, *norm; /* x [n][k]; norm: weights of an RMS norm to apply first, or NULL */
-	float *normed;         /* [n][k] */
-	float *up;             /* x is a gate to be joined with up, or NULL */
-	size_t k;
-	bool round; /* to panels */
+	float *x;          /* [n][k] */
+	float *y;          /* [n][k] to add to x first, or NULL */
+	const float *post; /* weights of an RMS norm of y before that, or NULL */
+	const float *norm; /* weights of an RMS norm of x, or NULL */
+	float *normed;     /* [n][k]: may be y */
+	float *up;         /* x is a gate to be joined with up, or NULL */
+	size_t k, parts;   /* parts: of a panel, PART columns each, or 1 */
+	bool round;        /* to panels */
 } preparation;
 
-/* One panel's rows: norm or gate, then rounding to int8. */
-static void prepare_panel(const preparation *p, size_t first, int width)
+/* x += y, after a norm of y where the model has one. */
+static void join(const preparation *p, size_t row)
 {
 	const pal__kernels *k = p->a->k;
-	uint8_t *panel = (uint8_t *)p->a->s->panels + pal__panels_bytes(first, p->k, k->wide_acts);
-	for (int i = 0; i < width; i++) {
-		size_t row = first + (size_t)i;
-		const float *x = p->x + row * p->k;
-		if (p->norm) {
-			k->rms_norm(x, p->norm, p->k, p->a->h->rms_eps, p->normed + row * p->k);
-			x = p->normed + row * p->k;
-		}
-		if (p->up) {
-			float *gate = p->a->s->gate + row * p->k;
-			(p->a->h->arch == PAL__GEMMA3 ? k->geglu
-						      : k->swiglu)(gate, p->up + row * p->k, p->k);
-		}
-		if (p->round)
-			k->quantize(x, p->k, width, i, panel);
+	float *y = p->y + row * p->k;
+	if (p->post)
+		k->rms_norm(y, p->post, p->k, p->a->h->rms_eps, y);
+	k->add(p->x + row * p->k, y, p->k);
+}
+
+/* Rows [first, end): what the layer before left to add, and norm. */
+static void prepare_rows(const preparation *p, size_t first, size_t end)
+{
+	const pal__kernels *k = p->a->k;
+	for (size_t row = first; row < end; row++) {
+		if (p->y)
+			join(p, row);
+		if (p->norm)
+			k->rms_norm(p->x + row * p->k, p->norm, p->k, p->a->h->rms_eps,
+				    p->normed + row * p->k);
 	}
 }
 
-static void prepare_item(void *arg, size_t item, int worker)
+/* Columns [from, to) of a panel: gate, then rounding to int8. */
+static void prepare_columns(const preparation *p, size_t first, int width, size_t from, size_t to)
+{
+	const pal__kernels *k = p->a->k;
+	const float *x = p->norm ? p->normed : p->x;
+	for (size_t row = first; p->up && row < first + (size_t)width; row++) {
+		size_t at = row * p->k + from;
+		(p->a->h->arch == PAL__GEMMA3 ? k->geglu : k->swiglu)(p->x + at, p->up + at,
+								      to - from);
+	}
+	if (p->round)
+		k->quantize(x + first * p->k, p->k, from, to, width,
+			    (uint8_t *)p->a->s->panels +
+				    pal__panels_bytes(first, p->k, k->wide_acts));
+}
+
+static void rows_item(void *arg, size_t item, int worker)
 {
 	const preparation *p = arg;
-	size_t n = (size_t)p->a->n, first = item * PAL__PANEL;
-	size_t end = first + PAL__PANEL < n ? first + PAL__PANEL : n;
 	(void)worker;
-	while (first < end) {
-		int width = pal__panel_width(n - first);
-		prepare_panel(p, first, width);
-		first += (size_t)width;
-	}
+	prepare_rows(p, item, item + 1);
+}
+
+/* A panel, or a part of it, whose rows are ready. */
+static void columns_item(void *arg, size_t item, int worker)
+{
+	const preparation *p = arg;
+	size_t panel = (size_t)p->a->k->panel, first = item / p->parts * panel;
+	size_t from = item % p->parts * PART, to = p->parts == 1 ? p->k : from + PART;
+	int width = pal__panel_width((size_t)p->a->n - first, (int)panel);
+	(void)worker;
+	if (p->parts == 1)
+		prepare_rows(p, first, first + (size_t)width);
+	prepare_columns(p, first, width, from, to < p->k ? to : p->k);
+}
+
+/* Many panels are shared out whole. Of few, rows are and then columns, so that verification,
+ * which is one panel, has all threads; a single row is not worth waking them. */
+static void prepare(preparation *p)
+{
+	size_t n = (size_t)p->a->n, panel = (size_t)p->a->k->panel;
+	size_t panels = (n + panel - 1) / panel;
+	p->parts = n < 4 || panels >= 2 * (size_t)pal__pool_threads(p->a->m->pool)
+			   ? 1
+			   : (p->k + PART - 1) / PART;
+	if (p->parts > 1 && p->norm)
+		pal__pool_run(p->a->m->pool, n, rows_item, p);
+	pal__pool_run(p->a->m->pool, panels * p->parts, columns_item, p);
 }
 
 /* y = w x for up to three matrices of one input. What the input needs before (norm, gate,
  * rounding) is done in the same go. */
 static void multiply(const pass *a, preparation p, const product *list, int n_list)
 {
-	products job = {.k = a->k, .n = n_list};
+	products job;
 	size_t total = 0;
 	p.a = a;
+	job.k = a->k;
+	job.n = n_list;
 	for (int i = 0; i < n_list; i++) {
 		job.p[i] = list[i];
 		total += job.tiles[i] = list[i].w->n_tiles;
 		p.round = p.round || !pal__type_is_float(list[i].w->type);
 	}
 	p.k = list[0].w->n_cols;
-	pal__pool_run(a->m->pool, ((size_t)a->n + PAL__PANEL - 1) / PAL__PANEL, prepare_item, &p);
+	prepare(&p);
 	job.acts = (pal__acts){
 		.n = (size_t)a->n, .k = p.k, .x = p.norm ? p.normed : p.x, .q = a->s->panels};
 	/* Enough items to even out threads of different speed, each of some hundred rows. */
 	size_t items = (size_t)pal__pool_threads(a->m->pool) * 8;
 	job.chunk = (total + items - 1) / items;
-	pal__pool_run(a->m->pool, (total + job.chunk - 1) / job.chunk, product_item, &job);
+	size_t chunks = (total + job.chunk - 1) / job.chunk;
+	job.n_shares = pal__pool_threads(a->m->pool);
+	deal(&job, chunks);
+	pal__pool_run(a->m->pool, chunks, product_item, &job);
 }
 
 /* --- attention -------------------------------------------------------------------- */
@@ -205,14 +284,12 @@ static void finish_head(const attention *t, size_t row, float *x, const float *b
 }
 
 /* One row's share of a kv head: its queries, and K and V into the memory. */
-static void store_item(void *arg, size_t item, int worker)
+static void store_row(const attention *t, size_t row, size_t head)
 {
-	const attention *t = arg;
 	const pal__hparams *h = t->a->h;
-	size_t row = item / h->n_kv_heads, head = item % h->n_kv_heads, hd = h->head_dim;
-	size_t group = h->n_heads / h->n_kv_heads;
-	float *k = t->a->s->k + item * hd, *v = t->a->s->v + item * hd;
-	(void)worker;
+	size_t hd = h->head_dim, group = h->n_heads / h->n_kv_heads;
+	float *k = t->a->s->k + (row * h->n_kv_heads + head) * hd;
+	float *v = t->a->s->v + (row * h->n_kv_heads + head) * hd;
 	for (size_t i = head * group; i < (head + 1) * group; i++)
 		finish_head(t, row, t->a->s->q + (row * h->n_heads + i) * hd,
 			    t->w->bq ? t->w->bq + i * hd : NULL, t->w->q_norm);
@@ -220,6 +297,17 @@ static void store_item(void *arg, size_t item, int worker)
 	if (t->w->bv)
 		t->a->k->add(v, t->w->bv + head * hd, hd);
 	pal__kv_store(t->a->rows[row].kv, t->a->k, t->layer, head, t->a->rows[row].pos, k, v);
+}
+
+/* Neighbouring positions share cache lines, and so an item is some of them. */
+static void store_item(void *arg, size_t item, int worker)
+{
+	const attention *t = arg;
+	size_t heads = t->a->h->n_kv_heads, row = item / heads * PAL__ATTN_BLOCK;
+	size_t end = row + PAL__ATTN_BLOCK, n = (size_t)t->a->n;
+	(void)worker;
+	for (; row < end && row < n; row++)
+		store_row(t, row, item % heads);
 }
 
 /* Queries [first, first + n) of one session and kv head, block by block. */
@@ -303,7 +391,8 @@ static void attend(const pass *a, size_t layer)
 	t.slides = pal__layer_slides(a->h, layer);
 	size_t heads = a->h->n_kv_heads, all = (size_t)a->n * (a->h->n_heads / heads);
 	size_t items = (size_t)pal__pool_threads(a->m->pool) * 4;
-	pal__pool_run(a->m->pool, (size_t)a->n * heads, store_item, &t);
+	size_t stored = ((size_t)a->n + PAL__ATTN_BLOCK - 1) / PAL__ATTN_BLOCK;
+	pal__pool_run(a->m->pool, stored * heads, store_item, &t);
 	/* Queries that go together share loads of K and V; but every thread wants work. */
 	t.queries = (all * heads + items - 1) / items;
 	t.queries = (t.queries + 3) & ~(size_t)3;
@@ -316,31 +405,28 @@ static void attend(const pass *a, size_t layer)
 
 /* --- the layers --------------------------------------------------------------------- */
 
-/* x += y, after a norm of y where the model has one. */
-static void join(const pass *a, const float *norm)
-{
-	size_t e = a->h->n_embd;
-	for (int i = 0; i < a->n; i++) {
-		float *y = a->s->y + (size_t)i * e;
-		if (norm)
-			a->k->rms_norm(y, norm, e, a->h->rms_eps, y);
-		a->k->add(a->s->x + (size_t)i * e, y, e);
-	}
-}
-
+/* Layer `layer`; what it adds to x last is left in y to whoever reads x next. */
 static void run_layer(const pass *a, size_t layer)
 {
-	const pal__layer *w = &a->m->layers[layer];
+	const pal__layer *w = &a->m->layers[layer], *before = layer ? w - 1 : NULL;
 	pal__scratch *s = a->s;
-	multiply(a, (preparation){.x = s->x, .norm = w->attn_norm, .normed = s->y},
+	multiply(a,
+		 (preparation){.x = s->x,
+			       .y = before ? s->y : NULL,
+			       .post = before ? before->post_ffn : NULL,
+			       .norm = w->attn_norm,
+			       .normed = s->y},
 		 (product[]){{&w->wq, s->q}, {&w->wk, s->k}, {&w->wv, s->v}}, 3);
 	attend(a, layer);
 	multiply(a, (preparation){.x = s->mixed}, (product[]){{&w->wo, s->y}}, 1);
-	join(a, w->post_attn);
-	multiply(a, (preparation){.x = s->x, .norm = w->ffn_norm, .normed = s->y},
+	multiply(a,
+		 (preparation){.x = s->x,
+			       .y = s->y,
+			       .post = w->post_attn,
+			       .norm = w->ffn_norm,
+			       .normed = s->y},
 		 (product[]){{&w->gate, s->gate}, {&w->up, s->up}}, 2);
 	multiply(a, (preparation){.x = s->gate, .up = s->up}, (product[]){{&w->down, s->y}}, 1);
-	join(a, w->post_ffn);
 }
 
 static void embed_item(void *arg, size_t item, int worker)
@@ -375,9 +461,15 @@ static void finish(pass *a)
 	int wanted = 0, n = a->n;
 	bool in_place = true; /* all wanted logits lie one after the other */
 	float *first = NULL;
+	preparation p = {.a = a,
+			 .x = a->s->x,
+			 .y = a->s->y,
+			 .post = a->m->layers[a->h->n_layers - 1].post_ffn,
+			 .k = e};
 	for (int i = 0; i < n; i++) {
 		if (!a->rows[i].logits)
 			continue;
+		join(&p, (size_t)i);
 		first = first ? first : a->rows[i].logits;
 		in_place = in_place && a->rows[i].logits == first + (size_t)wanted * v;
 		memmove(a->s->x + (size_t)wanted * e, a->s->x + (size_t)i * e, e * sizeof(float));
@@ -385,7 +477,7 @@ static void finish(pass *a)
 	}
 	if (!wanted)
 		return;
-	preparation p = {.x = a->s->x, .norm = a->m->output_norm, .normed = a->s->y};
+	p = (preparation){.x = a->s->x, .norm = a->m->output_norm, .normed = a->s->y};
 	if (in_place) {
 		a->n = wanted;
 		multiply(a, p, (product[]){{&a->m->output, first}}, 1);

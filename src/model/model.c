@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/topology.h"
 #include "model/vocab.h"
 #include "text/chat.h"
 
@@ -28,6 +29,14 @@ static pal_status copy_texts(pal_model *m, const char *path, const pal__gguf *g,
 	return PAL_OK;
 }
 
+static pal_status start_threads(pal_model *m, int asked, pal_error *err)
+{
+	cpu_set_t allowed;
+	pal__cpus_allowed(&allowed);
+	pal__placement p = pal__place_threads("", &allowed, asked);
+	return pal__pool_new(p.n_threads, &p.cpus, &m->pool, err);
+}
+
 static pal_status open_from(pal_model *m, const char *path, const pal_model_options *o,
 			    const pal__gguf *g, pal_error *err)
 {
@@ -40,9 +49,9 @@ static pal_status open_from(pal_model *m, const char *path, const pal_model_opti
 	if (s == PAL_OK)
 		s = pal__hparams_read(g, pal__tokenizer_n_tokens(m->tokenizer), &m->h, err);
 	if (s == PAL_OK)
-		s = pal__pool_new(o->n_threads ? o->n_threads : pal__cpu_count(), &m->pool, err);
+		s = start_threads(m, o->n_threads, err);
 	if (s == PAL_OK)
-		s = pal__weights_load(m, g, o->progress, o->user, err);
+		s = pal__weights_load(m, g, o, err);
 	return s;
 }
 
@@ -79,6 +88,7 @@ void pal_model_close(pal_model *m)
 	pal__weights_free(m);
 	pal__pool_free(m->pool);
 	pal__tokenizer_free(m->tokenizer);
+	pal__free(m->cache_note);
 	pal__free(m->name);
 	pal__free(m->path);
 	pal__free(m);
@@ -103,7 +113,19 @@ void pal_model_get_info(const pal_model *m, pal_model_info *out)
 		.weight_bytes = m->weight_bytes,
 		.hash = m->hash,
 		.n_threads = pal__pool_threads(m->pool),
+		.from_cache = m->cached.data != NULL,
+		.cache_note = m->cache_note,
 	};
+}
+
+pal_status pal__model_intact(const pal_model *m, pal_error *err)
+{
+	if (!pal__file_torn(&m->cached.file))
+		return PAL_OK;
+	return pal__fail(err, PAL_EIO,
+			 "%s: the file that its tiles are mapped from became shorter: open the "
+			 "model again",
+			 m->path);
 }
 
 /* --- text: the tokenizer's functions with a model in front --------------------- */

@@ -2,7 +2,8 @@
  *
  * Invariants:
  *  - Immutable once open, but for the pool, whose loops take turns; sessions share it.
- *  - Nothing points into the model file: it is unmapped when pal_model_open returns.
+ *  - Nothing points into the model file: it is unmapped when pal_model_open returns. Tiles may
+ *    be a mapping of a file of their own: pal__model_intact before what was computed is used.
  *  - Norms and biases are finite. Every tensor of the file has a place here; a file with
  *    one that has not was refused.
  */
@@ -12,6 +13,7 @@
 #include "base/pool.h"
 #include "kernels/kernels.h"
 #include "model/hparams.h"
+#include "model/tiles.h"
 #include "text/tokenizer.h"
 
 typedef struct {
@@ -28,6 +30,10 @@ struct pal_model {
 	const pal__kernels *kernels;
 	pal__pool *pool;
 	pal__tokenizer *tokenizer;
+	uint8_t *tiles; /* [tiles_bytes] of all matrices; NULL: mapped, or no weights */
+	size_t tiles_bytes;
+	pal__tiles cached;        /* where they are mapped; zeros: nowhere */
+	char *cache_note;         /* or NULL */
 	pal__matrix embd, output; /* output.data is embd.data when tied */
 	bool tied, no_weights;    /* no_weights: matrices have shapes, but no data */
 	float *output_norm;       /* [n_embd] */
@@ -40,9 +46,12 @@ struct pal_model {
 
 const pal__tokenizer *pal__model_tokenizer(const pal_model *m);
 
+/* PAL_EIO when the file that the tiles are mapped from has been cut short. */
+pal_status pal__model_intact(const pal_model *m, pal_error *err);
+
 /* Reads every tensor of g into m (h, kernels and pool are set); on failure what was read is
- * freed by pal__weights_free. Progress in bytes of the file. */
-pal_status pal__weights_load(pal_model *m, const pal__gguf *g, pal_progress progress, void *user,
+ * freed by pal__weights_free. Of the options: no_weights, cache_dir and progress. */
+pal_status pal__weights_load(pal_model *m, const pal__gguf *g, const pal_model_options *o,
 			     pal_error *err);
 void pal__weights_free(pal_model *m);
 

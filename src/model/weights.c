@@ -3,6 +3,8 @@
  * Invariants:
  *  - A tensor's name says where it goes and what shape it must have; a missing one, a
  *    wrong shape, and one that has no place are errors that name it.
+ *  - All tiles are one block, in the order of the plan: in memory, so that huge pages hold
+ *    small matrices too, or mapped from a file of tiles (tiles.h).
  *  - Repacking is split into items of some rows of one matrix, done by the pool; each item
  *    also hashes the bytes it read and lets go of their pages, so that the resident set
  *    stays near the size of the weights.
@@ -11,6 +13,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 #include "base/checked.h"
@@ -24,6 +27,7 @@ typedef struct {
 	pal__matrix *m;
 	const pal__gguf_tensor *t;
 	const uint32_t *map;      /* of rows, or NULL */
+	size_t offset;            /* of its tiles, in bytes */
 	size_t first_item, tiles; /* tiles: of one item */
 } job;
 
@@ -35,7 +39,8 @@ typedef struct {
 	size_t n_jobs, cap_jobs, n_items;
 	uint32_t *map_q, *map_k; /* llama's order of rows, or NULL */
 	XXH64_hash_t *hashes;    /* [n_items] */
-	_Atomic uint64_t done;   /* bytes */
+	_Atomic uint64_t done;   /* bytes, of total */
+	uint64_t total;
 	pal_progress progress;
 	void *user;
 	pal_error *err;
@@ -64,7 +69,7 @@ static pal_status check_shape(loader *l, const pal__gguf_tensor *t, size_t cols,
 		(unsigned long long)t->ne[2], (unsigned long long)t->ne[3], cols, rows);
 }
 
-/* Plans a matrix of rows outputs by cols inputs and allocates its tiles. */
+/* Plans a matrix of rows outputs by cols inputs. */
 static pal_status plan_matrix(loader *l, const char *name, size_t cols, size_t rows,
 			      const uint32_t *map, pal__matrix *m)
 {
@@ -77,16 +82,14 @@ static pal_status plan_matrix(loader *l, const char *name, size_t cols, size_t r
 	if (!pal__grow((void **)&l->jobs, &l->cap_jobs, l->n_jobs + 1, sizeof *l->jobs))
 		return pal__fail_memory(l->err, "the list of tensors", sizeof *l->jobs);
 	pal__matrix shape;
-	if (!pal__matrix_shape(&shape, t->type, rows, cols))
+	size_t offset = l->model->tiles_bytes;
+	if (!pal__matrix_shape(&shape, t->type, rows, cols) ||
+	    !pal__add_size(offset, pal__matrix_bytes(&shape), &l->model->tiles_bytes))
 		return pal__fail(l->err, PAL_ELIMIT, "%s: tensor %s is too large for this machine",
 				 l->g->path, name);
-	if (!l->model->no_weights)
-		shape.data = pal__alloc_aligned(pal__matrix_bytes(&shape));
-	if (!shape.data && !l->model->no_weights)
-		return pal__fail_memory(l->err, name, pal__matrix_bytes(&shape));
 	*m = shape;
 	size_t tiles = ITEM_BYTES / shape.tile_bytes + 1;
-	l->jobs[l->n_jobs++] = (job){m, t, map, l->n_items, tiles};
+	l->jobs[l->n_jobs++] = (job){m, t, map, offset, l->n_items, tiles};
 	l->n_items += (shape.n_tiles + tiles - 1) / tiles;
 	l->model->weight_bytes += pal__matrix_bytes(&shape);
 	l->model->n_params += (uint64_t)rows * cols;
@@ -243,7 +246,36 @@ static pal_status plan(loader *l)
 	return s;
 }
 
+/* --- progress ---------------------------------------------------------------------- */
+
+/* What came before is done; `bytes` more follow. */
+static void next_stage(loader *l, uint64_t bytes)
+{
+	atomic_store(&l->done, l->total);
+	l->total += bytes;
+	if (l->progress) /* steps may all fall to other threads, which do not report */
+		l->progress(l->user, l->total - bytes, l->total);
+}
+
+static void step(void *user, uint64_t bytes, int worker)
+{
+	loader *l = user;
+	uint64_t done = atomic_fetch_add(&l->done, bytes) + bytes;
+	if (l->progress && worker == 0)
+		l->progress(l->user, done, l->total);
+}
+
 /* --- repacking ------------------------------------------------------------------- */
+
+static void place(loader *l, const uint8_t *tiles)
+{
+	pal_model *m = l->model;
+	/* Only the memory of pack() is written through these. */
+	for (size_t i = 0; i < l->n_jobs; i++)
+		l->jobs[i].m->data = (uint8_t *)(uintptr_t)tiles + l->jobs[i].offset;
+	if (m->tied)
+		m->output.data = m->embd.data;
+}
 
 static void pack_item(void *arg, size_t item, int worker)
 {
@@ -265,36 +297,145 @@ static void pack_item(void *arg, size_t item, int worker)
 	size_t to = end * PAL__TILE_ROWS < j->m->n_rows ? end * PAL__TILE_ROWS : j->m->n_rows;
 	l->hashes[item] = XXH3_64bits(j->t->data + from * row, (to - from) * row);
 	pal__file_forget(&l->g->file, j->t->offset + from * row, (to - from) * row);
-	uint64_t done = atomic_fetch_add(&l->done, (to - from) * row) + (to - from) * row;
-	if (l->progress && worker == 0)
-		l->progress(l->user, done, l->g->file.size);
+	step(l, (to - from) * row, worker);
 }
 
 static pal_status pack(loader *l)
 {
+	pal_model *m = l->model;
 	l->hashes = pal__calloc(l->n_items, sizeof *l->hashes);
 	if (!l->hashes)
 		return pal__fail_memory(l->err, "the list of hashes", l->n_items);
-	if (l->progress) /* items may all fall to other threads, which do not report */
-		l->progress(l->user, 0, l->g->file.size);
-	pal__pool_run(l->model->pool, l->n_items, pack_item, l);
+	m->tiles = pal__alloc_aligned(m->tiles_bytes);
+	if (!m->tiles)
+		return pal__fail_memory(l->err, "the weights", m->tiles_bytes);
+	place(l, m->tiles);
+	next_stage(l, l->g->file.size);
+	pal__pool_run(m->pool, l->n_items, pack_item, l);
 	XXH64_hash_t head = XXH3_64bits(l->g->file.data, (size_t)l->g->data_offset);
-	l->model->hash = XXH3_64bits_withSeed(l->hashes, l->n_items * sizeof *l->hashes, head);
-	if (l->progress)
-		l->progress(l->user, l->g->file.size, l->g->file.size);
+	m->hash = XXH3_64bits_withSeed(l->hashes, l->n_items * sizeof *l->hashes, head);
 	return pal__gguf_shrunk(l->g, l->err);
 }
 
-pal_status pal__weights_load(pal_model *m, const pal__gguf *g, pal_progress progress, void *user,
+/* --- the cache ------------------------------------------------------------------- */
+
+typedef struct {
+	char *path;
+	pal__tiles_record *records; /* [l->n_jobs] */
+	pal__tiles_key key;
+} cache;
+
+static pal_status identify(loader *l, const char *dir, cache *c, pal_error *err)
+{
+	pal_status s = pal__tiles_path(dir, l->g->path, &c->path, err);
+	if (s != PAL_OK)
+		return s;
+	c->records = pal__calloc(l->n_jobs, sizeof *c->records);
+	if (!c->records)
+		return pal__fail_memory(err, "the list of matrices", l->n_jobs);
+	for (size_t i = 0; i < l->n_jobs; i++) {
+		const job *j = &l->jobs[i];
+		c->records[i] =
+			(pal__tiles_record){.name = XXH3_64bits(j->t->name, strlen(j->t->name)),
+					    .type = (uint32_t)j->m->type,
+					    .rows = j->m->n_rows,
+					    .cols = j->m->n_cols,
+					    .offset = j->offset};
+	}
+	const pal__file *f = &l->g->file;
+	c->key = (pal__tiles_key){.model_bytes = f->size,
+				  .model_head = XXH3_64bits(f->data, (size_t)l->g->data_offset),
+				  .records = c->records,
+				  .n_records = l->n_jobs,
+				  .bytes = l->model->tiles_bytes};
+	if (!pal__file_times(f, &c->key.mtime, &c->key.ctime))
+		return pal__fail(err, PAL_EIO, "%s: its times are unknown", l->g->path);
+	return PAL_OK;
+}
+
+/* Writes what was packed, unless the model has changed since the key was made. */
+static pal_status keep(loader *l, const cache *c, pal_error *err)
+{
+	const pal_model *m = l->model;
+	int64_t mtime, ctime;
+	if (!pal__file_times(&l->g->file, &mtime, &ctime) || mtime != c->key.mtime ||
+	    ctime != c->key.ctime)
+		return pal__fail(err, PAL_EIO, "%s is not written: the model file is changing",
+				 c->path);
+	next_stage(l, m->tiles_bytes);
+	return pal__tiles_write(c->path, &c->key, m->hash, m->tiles, m->pool, step, l, err);
+}
+
+static pal_status take_note(loader *l, const char *before, const char *after)
+{
+	char note[2 * sizeof(pal_error)];
+	int n = snprintf(note, sizeof note, "%s: %s", before, after);
+	l->model->cache_note = pal__strndup(note, (size_t)n);
+	return l->model->cache_note ? PAL_OK : pal__fail_memory(l->err, "a note", (size_t)n);
+}
+
+/* Whatever is wrong with the cache, but for memory, is a note and no error. */
+static pal_status load_with_cache(loader *l, const cache *c)
+{
+	pal_model *m = l->model;
+	pal_error why = {0}, why_not = {0};
+	pal_status found = PAL_OK, kept;
+	if (access(c->path, F_OK) == 0) {
+		next_stage(l, m->tiles_bytes);
+		found = pal__tiles_open(c->path, &c->key, m->pool, step, l, &m->cached, &why);
+	}
+	if (found == PAL_ENOMEM)
+		return pal__fail(l->err, found, "%s", why.text);
+	if (m->cached.data) {
+		place(l, m->cached.data);
+		m->hash = m->cached.model_hash;
+		return pal__gguf_shrunk(l->g, l->err);
+	}
+	pal_status s = pack(l);
+	if (s != PAL_OK)
+		return s;
+	kept = keep(l, c, &why_not);
+	if (kept == PAL_ENOMEM)
+		return pal__fail(l->err, kept, "%s", why_not.text);
+	if (kept != PAL_OK)
+		return take_note(l, found ? why.text : why_not.text,
+				 found ? why_not.text : "the next start will repack, too");
+	return found ? take_note(l, why.text, "it was written again") : PAL_OK;
+}
+
+static pal_status load_tiles(loader *l, const char *dir)
+{
+	cache c = {0};
+	pal_error why = {0};
+	if (!dir)
+		return pack(l);
+	pal_status s = identify(l, dir, &c, &why);
+	if (s == PAL_OK) {
+		s = load_with_cache(l, &c);
+	} else if (s == PAL_ENOMEM) {
+		pal__fail(l->err, s, "%s", why.text);
+	} else {
+		s = pack(l);
+		if (s == PAL_OK)
+			s = take_note(l, why.text, "the cache is not used");
+	}
+	pal__free(c.path);
+	pal__free(c.records);
+	return s;
+}
+
+pal_status pal__weights_load(pal_model *m, const pal__gguf *g, const pal_model_options *o,
 			     pal_error *err)
 {
-	loader l = {.model = m, .g = g, .progress = progress, .user = user, .err = err};
+	loader l = {.model = m, .g = g, .progress = o->progress, .user = o->user, .err = err};
 	size_t n = g->n_tensors ? g->n_tensors : 1;
 	l.taken = pal__calloc(n, sizeof *l.taken);
 	m->layers = pal__calloc(m->h.n_layers, sizeof *m->layers);
 	pal_status s = l.taken && m->layers ? plan(&l) : pal__fail_memory(err, "the layers", n);
 	if (s == PAL_OK)
-		s = m->no_weights ? pal__gguf_shrunk(g, err) : pack(&l);
+		s = m->no_weights ? pal__gguf_shrunk(g, err) : load_tiles(&l, o->cache_dir);
+	if (s == PAL_OK && !m->no_weights)
+		next_stage(&l, 0);
 	pal__free(l.taken);
 	pal__free(l.jobs);
 	pal__free(l.map_q);
@@ -303,30 +444,20 @@ pal_status pal__weights_load(pal_model *m, const pal__gguf *g, pal_progress prog
 	return s;
 }
 
-static void free_matrix(pal__matrix *m)
-{
-	pal__free_aligned(m->data, m->data ? pal__matrix_bytes(m) : 0);
-	*m = (pal__matrix){0};
-}
-
 void pal__weights_free(pal_model *m)
 {
 	for (size_t i = 0; m->layers && i < m->h.n_layers; i++) {
 		pal__layer *y = &m->layers[i];
-		pal__matrix *matrices[] = {&y->wq,   &y->wk, &y->wv,  &y->wo,
-					   &y->gate, &y->up, &y->down};
 		float *vectors[] = {y->attn_norm, y->ffn_norm, y->q_norm,    y->k_norm,  y->bq,
 				    y->bk,        y->bv,       y->post_attn, y->post_ffn};
-		for (size_t k = 0; k < sizeof matrices / sizeof matrices[0]; k++)
-			free_matrix(matrices[k]);
 		for (size_t k = 0; k < sizeof vectors / sizeof vectors[0]; k++)
 			pal__free(vectors[k]);
 	}
-	if (!m->tied)
-		free_matrix(&m->output);
-	free_matrix(&m->embd);
+	pal__free_aligned(m->tiles, m->tiles_bytes);
+	pal__file_unmap(&m->cached.file);
 	pal__free(m->output_norm);
 	pal__free(m->layers);
+	m->tiles = NULL;
 	m->output_norm = NULL;
 	m->layers = NULL;
 }

@@ -56,6 +56,36 @@ pal_status pal_session_need(const pal_model *model, const pal_session_options *o
 	return PAL_OK;
 }
 
+/* The memory that every session touches soon, and of K/V what some hundred tokens need, is made
+ * resident by all threads at once rather than page by page between two tokens. */
+#define TOUCHED_KV ((size_t)128 << 20)
+#define TOUCHED_PIECE ((size_t)4 << 20)
+
+typedef struct {
+	uint8_t *base;
+	size_t kv, rest, end; /* bytes: of K/V to touch; where the rest starts and ends */
+} touching;
+
+static void touch_item(void *arg, size_t item, int worker)
+{
+	const touching *t = arg;
+	size_t pieces = (t->kv + TOUCHED_PIECE - 1) / TOUCHED_PIECE;
+	size_t at =
+		item < pieces ? item * TOUCHED_PIECE : t->rest + (item - pieces) * TOUCHED_PIECE;
+	size_t end = item < pieces ? t->kv : t->end;
+	(void)worker;
+	pal__populate(t->base + at, end - at < TOUCHED_PIECE ? end - at : TOUCHED_PIECE);
+}
+
+static void touch(const pal_session *s, size_t kv)
+{
+	touching t = {.base = s->arena.base, .rest = kv, .end = s->arena.size};
+	t.kv = kv < TOUCHED_KV ? kv : TOUCHED_KV;
+	size_t items = (t.kv + TOUCHED_PIECE - 1) / TOUCHED_PIECE +
+		       (t.end - t.rest + TOUCHED_PIECE - 1) / TOUCHED_PIECE;
+	pal__pool_run(s->model->pool, items, touch_item, &t);
+}
+
 pal_status pal_session_open(pal_model *model, const pal_session_options *options, pal_session **out,
 			    pal_error *err)
 {
@@ -85,6 +115,7 @@ pal_status pal_session_open(pal_model *model, const pal_session_options *options
 	s->logits = pal__arena_take(&s->arena, model->h.n_vocab * sizeof *s->logits);
 	s->next_logits = pal__arena_take(&s->arena, model->h.n_vocab * sizeof *s->logits);
 	s->rows = pal__arena_take(&s->arena, (size_t)s->n_batch * sizeof *s->rows);
+	touch(s, n.kv_bytes);
 	*out = s;
 	return PAL_OK;
 }
@@ -155,6 +186,9 @@ pal_status pal_session_append(pal_session *s, const int32_t *ids, size_t n, floa
 			return pal__fail(err, PAL_ECANCELLED, "cancelled after %zu of %zu tokens",
 					 done, n);
 	}
+	status = pal__model_intact(s->model, err);
+	if (status != PAL_OK)
+		return status;
 	memcpy(s->log + s->length, ids, n * sizeof *ids);
 	s->length += (int64_t)n;
 	if (logits)

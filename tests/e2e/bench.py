@@ -19,12 +19,25 @@ import xml.etree.ElementTree as ElementTree
 from tap import TapRunner
 
 PAL, MODEL, COMPARE = (os.path.abspath(a) for a in sys.argv[1:4])
+sys.path.insert(0, os.path.dirname(COMPARE))
+
+import contended  # noqa: E402
+import machine  # noqa: E402
+
 LENGTHS = ["1", "2", "4", "8", "16", "32"]
 # Slower in every run, so that a sample tells which run it was; a line in a file for each.
 PEER = """#!/usr/bin/python3
-import json, os, sys
+import json, os, sys, time
 if sys.argv[1] == "tokenize":
     sys.exit("load_backend: loaded CPU backend from /somewhere/libggml-cpu-fake.so")
+if sys.argv[1] == "greedy":
+    ids, n, threads = sys.stdin.read().split(), int(sys.argv[4]), int(sys.argv[6])
+    for i in range(n if threads == 1 else 3):
+        print(len(ids), flush=True)
+        time.sleep(0.01)
+    if threads > 1:
+        time.sleep(1000)
+    sys.exit()
 log = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "runs")
 with open(log, "a") as f:
     f.write(" ".join(sys.argv[3:]) + "\\n")
@@ -162,6 +175,65 @@ class Compare(unittest.TestCase):
         self.assertEqual(p.stdout.count("\n  again "), 2)
         self.assertIn("NOT QUIET", p.stderr)
         self.assertTrue(e["not_quiet"])
+
+    def test_contended(self):
+        p, e = self.good("--models", MODEL, "--pairs", "2", "-n", "5", "--contended", "--limit",
+                         "1")
+        (series,) = e["series"]
+        cores = len(os.sched_getaffinity(0))
+        self.assertEqual(series["commands"]["peer"]["crowded"], {
+            "busy_loops": 0,
+            "command": f"peer greedy {os.path.basename(MODEL)} -n 5 -t {4 * cores}"})
+        self.assertEqual({c: v["busy_loops"] for c, v in series["commands"]["pal"].items()},
+                         {"idle": 0, "beside": cores, "crowded": 0})
+        self.assertEqual([q["order"] for q in series["pairs"]],
+                         [["pal", "peer"], ["peer", "pal"]])
+        for pair in series["pairs"]:
+            self.assertEqual([r["finished"] for r in pair["peer"].values()], [True, True, False])
+            self.assertTrue(all(r["finished"] for r in pair["pal"].values()))
+            # Two passes in a second, and no more.
+            self.assertTrue(0 < pair["peer"]["crowded"]["decode_tok_s"] <= 2.5, pair)
+            self.assertTrue(5 < pair["peer"]["idle"]["decode_tok_s"] < 100, pair)
+        for engine in ("pal", "peer"):
+            summary = series["summary"][engine]
+            for name in ("idle", "beside", "crowded"):
+                self.check_spread(summary["decode_tok_s"][name], 2)
+            for name in ("beside", "crowded"):
+                self.check_spread(summary["of_idle"][name], 2)
+                for i, pair in enumerate(series["pairs"]):
+                    self.assertAlmostEqual(
+                        summary["of_idle"][name]["values"][i],
+                        pair[engine][name]["decode_tok_s"] / pair[engine]["idle"]["decode_tok_s"])
+        for name, least in (("beside", 0.35), ("crowded", 0.7)):
+            bar = series["summary"]["bars"][name]
+            self.assertEqual(bar, {"at_least": least, "met": series["summary"]["pal"]["of_idle"]
+                                   [name]["median"] >= least})
+        self.assertRegex(p.stdout, r"(?m)^  crowded, \d+ threads +pal .*%\)  bar 70%: (met|MISSED)$")
+        self.assertFalse(list(self.out.glob("*.svg")))
+        self.assertTrue(list(self.out.glob("*-contended.json")))
+
+    def test_busy_loops_are_not_noise(self):
+        with contended.busy_loops(os.cpu_count()) as pids:
+            known, unknown = machine.Around(pids), machine.Around()
+            child = subprocess.Popen(["sleep", "0.5"])
+            _, _, used = os.wait4(child.pid, 0)
+            child.returncode = 0
+            self.assertLess(known.end(used)["others_share"] + 0.05,
+                            unknown.end(used)["others_share"])
+
+    def test_bars(self):
+        model = Path(self.folder.name, "small-q8_0.gguf")
+        model.symlink_to(MODEL)
+        p, e = self.good("--models", str(model), "--pairs", "1", "--bars")
+        found = {b["what"]: b for b in e["series"][0]["summary"]["bars"]}
+        s = e["series"][0]["summary"]
+        self.assertEqual(found["decode, times llama.cpp"]["value"], s["ratio"]["decode"]["median"])
+        self.assertEqual(found["decode, times llama.cpp"]["least"], 2)
+        self.assertEqual(found["verify(8)/verify(1)"],
+                         {"what": "verify(8)/verify(1)", "most": 1.25,
+                          "value": s["verify(8)/verify(1)"]["median"],
+                          "met": s["verify(8)/verify(1)"]["median"] <= 1.25})
+        self.assertEqual(len(re.findall("(?m)^  bar: .*(met|MISSED)$", p.stdout)), len(found))
 
     def test_alone(self):
         isa = ["--isa", "avx2"] if platform.machine() == "x86_64" else []

@@ -219,6 +219,30 @@ class Logits(Case):
             self.assertTrue(self.good("logits", MODEL, *args, stdin=text) == out, args)
         self.assertFalse(self.good("logits", MODEL, "--kv-type", "f32", stdin=text) == out)
 
+    def test_cache(self):
+        text, cache = " ".join(map(str, self.ids())), self.path("cache")
+        out = self.good("logits", MODEL, stdin=text)
+        def run(note):
+            p = pal("logits", MODEL, "--cache-dir", cache, stdin=text)
+            self.assertTrue(p.returncode == 0 and p.stdout == out, p.stderr)
+            self.assertRegex(p.stderr.decode(), note)
+        run("^$")
+        run("^$")
+        [name] = os.listdir(cache)
+        self.assertRegex(name, r"^palimpsest-5m-[0-9a-f]{16}\.tiles$")
+        model = lambda: json.loads(self.good("run", MODEL, "-p", "x", "-n", 1, "--json",
+                                             "--cache-dir", cache))["model"]
+        self.assertTrue(model()["from_cache"])
+        with open(os.path.join(cache, name), "r+b") as f:
+            f.seek(100000)
+            f.write(b"damage")
+        run("^pal: .*damaged in 1 of its [0-9]+ pieces: it was written again\n$")
+        run("^$")
+        p = pal("logits", MODEL, "--cache-dir", "/dev/null", stdin=text)
+        self.assertEqual((p.returncode, p.stdout), (0, out))
+        self.assertRegex(p.stderr.decode(), "^pal: /dev/null/.* cannot be written: Not a directory: "
+                                            "the next start will repack, too\n$")
+
     def test_no_ids(self):
         self.assertEqual(self.good("logits", MODEL, stdin=b" \n"), b"")
 
@@ -360,9 +384,9 @@ class Bench(Case):
                                        "decode_tokens", "decode_tok_s", "verify_ms"])
         self.assertEqual((r["engine"], r["threads"], r["prefill_tokens"], r["decode_tokens"]),
                          ("palimpsest", 1, 40, 4))
-        self.assertEqual(list(r["verify_ms"]), ["1", "2", "4", "8", "16", "32"])
+        self.assertEqual(list(r["verify_ms"]), ["1", "2", "3", "4", "6", "8", "12", "16", "24", "32"])
         values = [r["prefill_tok_s"], r["decode_tok_s"], r["load_s"], r["rss_bytes"],
-                  r["kv_bytes"], r["token_bytes"], r["read_bytes_s"], r["read_share"],
+                  r["kv_bytes"], r["token_bytes"], r["token_kv_bytes"], r["read_bytes_s"], r["read_share"],
                   *r["verify_ms"].values()]
         self.assertTrue(all(v > 0 for v in values), values)
         self.assertEqual(r["depths"], [])
@@ -371,6 +395,8 @@ class Bench(Case):
         self.assertLessEqual(r["token_bytes"], r["model"]["weight_bytes"])
         self.assertAlmostEqual(r["read_share"],
                                r["token_bytes"] * r["decode_tok_s"] / r["read_bytes_s"], 6)
+        self.assertAlmostEqual(r["read_share_kv"], (r["token_bytes"] + r["token_kv_bytes"])
+                               * r["decode_tok_s"] / r["read_bytes_s"], 6)
 
     def test_depths(self):
         args = ("bench", MODEL, "-p", 8, "-n", 2, "-t", 1)
@@ -378,16 +404,30 @@ class Bench(Case):
         self.assertEqual([d["depth"] for d in r["depths"]], [5, 64])
         for d in r["depths"]:
             self.assertTrue(d["prefill_tok_s"] > 0 and d["decode_tok_s"] > 0, d)
+            self.assertGreater(d["read_share_kv"], d["read_share"])
+        # 2 tokens see 5 + 1.5 and 64 + 1.5 positions.
+        self.assertAlmostEqual(r["depths"][1]["token_kv_bytes"] / r["depths"][0]["token_kv_bytes"],
+                               65.5 / 6.5)
         text = self.good(*args, "--depths", "16").decode()
         self.assertRegex(text, r"(?m)^at 16 +prefill +\d.*decode +\d")
         for bad in ("", "0", "-1", "8,8", "9,8", "8,", ",8", "8;9", "8388609", "9" * 30):
             self.fails("--depths .*ascending numbers", *args, "--depths", bad)
-        self.fails("--depths: at most 16", *args, "--depths", ",".join(map(str, range(1, 18))))
+        self.fails("--depths: at most 32", *args, "--depths", ",".join(map(str, range(1, 34))))
+
+    def test_verify(self):
+        args = ("bench", MODEL, "-p", 8, "-n", 2, "-t", 1)
+        r = json.loads(self.good(*args, "--verify", "2,31", "--json"))
+        self.assertEqual(list(r["verify_ms"]), ["2", "31"])
+        text = self.good(*args, "--verify", "5,32").decode()
+        self.assertRegex(text, r"(?m)^verify5 .*1.00 of verify5\)\nverify32 ")
+        for bad in ("", "0", "33", "4,2", "1-4"):
+            self.fails("--verify .*ascending numbers from 1 to 32", *args, "--verify", bad)
 
     def test_table(self):
         text = self.good("bench", MODEL, "-p", 5, "-n", 1).decode()
         for word in ("prefill", "decode", "verify32", "memory", "reading"):
             self.assertIn(word, text)
+        self.assertRegex(text, r"(?m)^at 5 +that is \d+ %; with \d.* of K/V, \d+ %$")
 
 
 class ChatFromAPipe(Case):

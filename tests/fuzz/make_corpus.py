@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes corpus/gguf/: small GGUF files, good-*.gguf that open and bad-*.gguf that do not.
+"""Writes corpus/gguf/: small GGUF files, good-*.gguf that open and bad-*.gguf that do not; and
+corpus/tiles/: changes to a file of tiles, as tests/fuzz/tiles.c reads them.
 
     make_corpus.py [FOLDER]
 """
@@ -192,15 +193,43 @@ def bad_headers():
     }
 
 
+def tiles():
+    def changes(*pairs, sealed=False):
+        return bytes([1 + sealed]) + b"".join(struct.pack("<IB", at, v) for at, v in pairs)
+    block = 65536  # as in docs/formats/tiles.md
+    fields = {"magic": 0, "format": 8, "layout": 12, "file-bytes": 16, "model-bytes": 24,
+              "mtime": 32, "ctime": 40, "model-head": 48, "model-hash": 56, "records": 64,
+              "tiles-at": 72, "tiles-bytes": 80, "trailer-hash": 88, "record-name": 96,
+              "record-type": 104, "record-zero": 108, "record-rows": 112, "record-offset": 168,
+              "head-zero": 176, "head-sum": block - 1, "tile": block, "tile-last": block + 39999,
+              "trailer-zero": block + 40000, "sum": 2 * block, "last": 3 * block - 1}
+    lengths = {"nothing": 0, "head": 95, "head-only": block, "cut": 3 * block - 1,
+               "long": 3 * block + 1}
+    out = {"good": changes(), "good-sealed": changes(sealed=True), "text": b"\0nonsense",
+           "empty": b"\0", "magic-only": b"\0PALTILES" + b"\xff" * 200}
+    for name, at in fields.items():
+        out[name] = changes((at, 0xa5))
+        out[name + "-sealed"] = changes((at, 0xa5), (at + 7 if at < 96 else at, 0xff), sealed=True)
+    for name, n in lengths.items():
+        out["length-" + name] = changes((6 * block * 7 + n, 0))
+    return out
+
+
+def write(folder, files):
+    os.makedirs(folder, exist_ok=True)
+    for name, data in files.items():
+        with open(os.path.join(folder, name), "wb") as f:
+            f.write(data)
+
+
 def main():
     here = os.path.dirname(os.path.abspath(__file__))
-    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "corpus", "gguf")
-    os.makedirs(folder, exist_ok=True)
+    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "corpus")
     bad = {**bad_headers(), **bad_values(), **bad_tensors()}
-    for kind, files in (("good", good()), ("bad", bad)):
-        for name, data in files.items():
-            with open(os.path.join(folder, f"{kind}-{name}.gguf"), "wb") as f:
-                f.write(data)
+    write(os.path.join(folder, "gguf"), {f"{kind}-{name}.gguf": data
+                                         for kind, files in (("good", good()), ("bad", bad))
+                                         for name, data in files.items()})
+    write(os.path.join(folder, "tiles"), tiles())
 
 
 if __name__ == "__main__":

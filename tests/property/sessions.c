@@ -297,7 +297,7 @@ static bool play(player *players, int n, bool threads, uint64_t *state)
 /* One round on one model file; label: [160], what it was. */
 static bool run_round(const char *path, uint64_t seed, char *label)
 {
-	static const char *const isas[] = {NULL, NULL, "scalar", "avx2", "avx512", "neon"};
+	static const char *const isas[] = {NULL, NULL, "scalar", "avx2", "avx512", "amx", "neon"};
 	uint64_t state = seed * 0x9e3779b97f4a7c15u;
 	pal_model_options o = {.n_threads = 1 + (int)(next(&state) % 8),
 			       .isa = isas[next(&state) % 6]},

@@ -45,7 +45,7 @@ static void random_loops(void **state)
 	uint32_t seed = 12345;
 	for (int n_threads = 1; n_threads <= 8; n_threads++) {
 		pal__pool *p;
-		assert_int_equal(pal__pool_new(n_threads, &p, NULL), PAL_OK);
+		assert_int_equal(pal__pool_new(n_threads, NULL, &p, NULL), PAL_OK);
 		assert_int_equal(pal__pool_threads(p), n_threads);
 		for (int round = 0; round < 300; round++) {
 			size_t n = next_random(&seed) % (round % 10 ? 20 : MAX_ITEMS);
@@ -88,7 +88,7 @@ static void loops_see_the_last(void **state)
 	static uint64_t v[512], want[512];
 	for (int n_threads = 1; n_threads <= 5; n_threads += 2) {
 		pal__pool *p;
-		assert_int_equal(pal__pool_new(n_threads, &p, NULL), PAL_OK);
+		assert_int_equal(pal__pool_new(n_threads, NULL, &p, NULL), PAL_OK);
 		for (size_t i = 0; i < 256; i++)
 			v[i] = i * i;
 		for (int round = 0; round < 200; round++) {
@@ -129,7 +129,7 @@ static void callers_take_turns(void **state)
 	static caller callers[3];
 	pthread_t threads[3];
 	pal__pool *p;
-	assert_int_equal(pal__pool_new(3, &p, NULL), PAL_OK);
+	assert_int_equal(pal__pool_new(3, NULL, &p, NULL), PAL_OK);
 	for (size_t i = 0; i < 3; i++) {
 		callers[i].pool = p;
 		callers[i].n = 1 + 13 * i; /* one item too: the loop that needs no worker */
@@ -157,12 +157,41 @@ static void one_thread_in_order(void **state)
 	(void)state;
 	size_t next = 0;
 	pal__pool *p;
-	assert_int_equal(pal__pool_new(1, &p, NULL), PAL_OK);
+	assert_int_equal(pal__pool_new(1, NULL, &p, NULL), PAL_OK);
 	pal__pool_run(p, 1000, in_order, &next);
 	assert_int_equal(next, 1000);
 	pal__pool_run(p, 0, in_order, &next);
 	assert_int_equal(next, 1000);
 	pal__pool_free(p);
+}
+
+/* As many threads as there are CPUs in the set, which they keep to; to those who split work,
+ * all. */
+static void kept_to_cpus(void **state)
+{
+	(void)state;
+	static loop l;
+	cpu_set_t cpus, one;
+	assert_int_equal(sched_getaffinity(0, sizeof cpus, &cpus), 0);
+	CPU_ZERO(&one);
+	for (size_t i = 0; i < CPU_SETSIZE && !CPU_COUNT(&one); i++)
+		if (CPU_ISSET(i, &cpus))
+			CPU_SET(i, &one);
+	for (int round = 0; round < 2; round++) {
+		pal__pool *p;
+		int n = round ? CPU_COUNT(&cpus) : 1;
+		n = n < 8 ? n : 8;
+		assert_int_equal(pal__pool_new(8, round ? &cpus : &one, &p, NULL), PAL_OK);
+		assert_int_equal(pal__pool_threads(p), 8);
+		memset(l.done, 0, sizeof l.done);
+		l.n_threads = n;
+		for (int i = 0; i < 100; i++)
+			pal__pool_run(p, 1000, item, &l);
+		for (size_t i = 0; i < 1000; i++)
+			assert_int_equal(l.done[i], 100);
+		assert_int_equal(atomic_load(&l.bad_worker), 0);
+		pal__pool_free(p);
+	}
 }
 
 static int64_t cpu_ns(void)
@@ -184,7 +213,7 @@ static void waiting_is_cheap(void **state)
 {
 	(void)state;
 	pal__pool *p;
-	assert_int_equal(pal__pool_new(8, &p, NULL), PAL_OK);
+	assert_int_equal(pal__pool_new(8, NULL, &p, NULL), PAL_OK);
 	int64_t start = cpu_ns();
 	for (int i = 0; i < 3; i++)
 		pal__pool_run(p, 16, slow_item, NULL);
@@ -201,7 +230,7 @@ static void short_lived(void **state)
 	l.n_threads = 4;
 	for (int round = 0; round < 100; round++) {
 		pal__pool *p;
-		assert_int_equal(pal__pool_new(4, &p, NULL), PAL_OK);
+		assert_int_equal(pal__pool_new(4, NULL, &p, NULL), PAL_OK);
 		if (round % 2)
 			pal__pool_run(p, 5, item, &l);
 		pal__pool_free(p);
@@ -215,33 +244,22 @@ static void refused(void **state)
 	(void)state;
 	pal__pool *p = NULL;
 	pal_error err;
-	assert_int_equal(pal__pool_new(0, &p, &err), PAL_EINVAL);
+	assert_int_equal(pal__pool_new(0, NULL, &p, &err), PAL_EINVAL);
 	assert_string_equal(err.text, "0 threads: 1 to 256 are possible");
-	assert_int_equal(pal__pool_new(PAL_MAX_THREADS + 1, &p, &err), PAL_EINVAL);
+	assert_int_equal(pal__pool_new(PAL_MAX_THREADS + 1, NULL, &p, &err), PAL_EINVAL);
 	pal__mem_fail_after(0);
-	assert_int_equal(pal__pool_new(2, &p, &err), PAL_ENOMEM);
+	assert_int_equal(pal__pool_new(2, NULL, &p, &err), PAL_ENOMEM);
 	pal__mem_fail_after(-1);
 	assert_null(p);
-}
-
-static void cpus(void **state)
-{
-	(void)state;
-	long online = sysconf(_SC_NPROCESSORS_ONLN);
-	assert_true(pal__cpu_count() >= 1 && pal__cpu_count() <= (online > 1 ? online : 1));
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(random_loops),
-		cmocka_unit_test(loops_see_the_last),
-		cmocka_unit_test(callers_take_turns),
-		cmocka_unit_test(one_thread_in_order),
-		cmocka_unit_test(waiting_is_cheap),
-		cmocka_unit_test(short_lived),
-		cmocka_unit_test(refused),
-		cmocka_unit_test(cpus),
+		cmocka_unit_test(random_loops),       cmocka_unit_test(loops_see_the_last),
+		cmocka_unit_test(callers_take_turns), cmocka_unit_test(one_thread_in_order),
+		cmocka_unit_test(kept_to_cpus),       cmocka_unit_test(waiting_is_cheap),
+		cmocka_unit_test(short_lived),        cmocka_unit_test(refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

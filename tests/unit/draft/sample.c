@@ -210,6 +210,112 @@ static void selection_is_exact(void **state)
 	}
 }
 
+/* The definition once more, now to the bit: everything sorted, doubles in the order that the
+ * header names. Returns the token. */
+static double plain_weights(const struct ref *r, int n, float max, double temperature, double *w)
+{
+	double sum = 0;
+	for (int i = 0; i < n; i++) {
+		w[i] = r[i].x == max ? 1
+				     : pal__exp_neg(((double)r[i].x - (double)max) / temperature);
+		sum += w[i];
+	}
+	return sum;
+}
+
+static int32_t plainly(const float *x, int32_t n_vocab, const pal_sampling *p, int64_t n_log)
+{
+	static struct ref r[5000];
+	static double w[5000];
+	int n = 0, kept = 0;
+	float max = -INFINITY;
+	for (int32_t i = 0; i < n_vocab; i++)
+		if (x[i] == x[i]) {
+			r[n++] = (struct ref){0, x[i], i};
+			max = x[i] > max ? x[i] : max;
+		}
+	if (!n)
+		return 0;
+	bool top_k = p->top_k > 0 && p->top_k < n_vocab;
+	if (top_k) {
+		qsort(r, (size_t)n, sizeof *r, by_logit);
+		n = p->top_k < n ? p->top_k : n;
+	}
+	double sum = plain_weights(r, n, max, 1, w), got = 0;
+	if (p->top_p < 1) {
+		qsort(r, (size_t)n, sizeof *r, by_logit);
+		plain_weights(r, n, max, 1, w);
+		do
+			got += w[kept++];
+		while (kept < n && got < (double)p->top_p * sum);
+		n = kept;
+	}
+	plain_weights(r, n, max, 1, w);
+	kept = 0;
+	for (int i = 0; i < n; i++)
+		if (w[i] >= (double)p->min_p)
+			r[kept++] = r[i];
+	sum = plain_weights(r, kept, max, (double)p->temperature, w);
+	double target = (double)(pal__random(p->seed, (uint64_t)n_log) >> 11) * 0x1p-53 * sum;
+	int32_t id = r[0].id;
+	got = 0;
+	for (int i = 0; i < kept && !(got > target); i++) {
+		id = w[i] > 0 ? r[i].id : id;
+		got += w[i];
+	}
+	return id;
+}
+
+/* Logits of many kinds: wide and flat, few different ones, not numbers, infinite, huge. */
+static void some_logits(float *x, int32_t n, uint64_t seed)
+{
+	static const float widths[] = {0.01f, 1, 4, 30, 1e30f};
+	float width = widths[seed % 5];
+	uint64_t kinds = seed / 5 % 4;
+	for (int32_t i = 0; i < n; i++) {
+		uint64_t r = pal__random(seed, (uint64_t)i);
+		float u = (float)(r >> 40) / (1 << 24) + (float)(r & 0xffff) / (1 << 16) - 1;
+		x[i] = u * width;
+		if (kinds == 1)
+			x[i] = (float)((int)(r >> 20) % 5) * width; /* and -0 */
+		if (kinds == 2 && r % 7 == 0)
+			x[i] = NAN;
+		if (kinds == 3 && r % 97 < 3)
+			x[i] = r % 97 == 0 ? -INFINITY : r % 97 == 1 ? -0.0f : NAN;
+		if (kinds == 3 && seed % 3 == 0 && r % 911 == 5)
+			x[i] = INFINITY;
+	}
+}
+
+static void same_as_sorting_all(void **state)
+{
+	(void)state;
+	static float x[5000];
+	static const float p_values[] = {0, 1e-6f, 0.1f, 0.5f, 0.95f, 0.999f, 0.99999994f, 1, 1, 1};
+	static const int32_t k_values[] = {0, 0, 0, 1, 2, 40, 300, 5000};
+	const int32_t log[64] = {0};
+	for (uint64_t seed = 0; seed < 1500; seed++) {
+		uint64_t r = pal__random(99, seed);
+		int32_t n = 1 + (int32_t)(r % (seed % 3 ? 300 : 5000));
+		pal_sampling p = plain(seed % 4 ? 0.7f : 1);
+		p.seed = seed;
+		p.top_k = k_values[r >> 16 & 7];
+		p.top_p = p_values[(r >> 20) % 10];
+		p.min_p = r >> 28 & 1 ? p_values[(r >> 30) % 7] : 0;
+		some_logits(x, n, seed);
+		pal__sampler *s = make(n, p);
+		for (int64_t at = 0; at < 5; at++) {
+			int32_t want = plainly(x, n, &p, at), id = pal__sample(s, x, log, at);
+			if (id != want)
+				fail_msg("seed %d, token %d: %d, not %d; top-k %d, top-p %g, "
+					 "min-p %g",
+					 (int)seed, (int)at, id, want, p.top_k, (double)p.top_p,
+					 (double)p.min_p);
+		}
+		pal__sampler_free(s);
+	}
+}
+
 static void odd_logits(void **state)
 {
 	(void)state;
@@ -323,6 +429,7 @@ int main(void)
 		cmocka_unit_test(penalty_counts_each_id_once),
 		cmocka_unit_test(filters_follow_their_definition),
 		cmocka_unit_test(selection_is_exact),
+		cmocka_unit_test(same_as_sorting_all),
 		cmocka_unit_test(odd_logits),
 		cmocka_unit_test(place_and_seed_decide),
 		cmocka_unit_test(exp_is_accurate),

@@ -15,7 +15,7 @@ static char **paths;
 static int n_paths;
 
 static const pal__bench_plan small = {
-	.n_prefill = 20, .n_decode = 3, .n_depths = 2, .depths = {8, 100}};
+	.n_prefill = 20, .n_decode = 3, .verify = {3, {1, 5, 32}}, .depths = {2, {8, 100}}};
 
 static pal_model *open_model(const char *path)
 {
@@ -52,6 +52,19 @@ static pal_status measure(pal_model *m, int64_t n_ctx, pal__bench *out, struct s
 	return status;
 }
 
+/* Of 16-bit K/V with a scale, after `depth` tokens: 3 tokens see depth + 1, + 2 and + 3. */
+static double seen_bytes(const pal_model *m, int64_t depth)
+{
+	const pal__hparams *h = &m->h;
+	size_t stride = (h->head_dim + 15) & ~(size_t)15;
+	size_t of_all = h->n_kv_heads * (2 * h->head_dim + 2 * stride + 8);
+	int64_t sum = 0;
+	for (size_t layer = 0; layer < h->n_layers; layer++)
+		for (int64_t sees = depth + 1; sees <= depth + 3; sees++)
+			sum += pal__layer_slides(h, layer) && sees > h->window ? h->window : sees;
+	return (double)of_all * (double)sum / 3;
+}
+
 static void figures(void **state)
 {
 	(void)state;
@@ -61,12 +74,16 @@ static void figures(void **state)
 		pal__bench r;
 		struct seen seen = {0};
 		assert_int_equal(measure(m, pal__bench_context(&small), &r, &seen, NULL), PAL_OK);
-		assert_true(r.prefill_s > 0 && r.decode_s > 0);
-		for (int v = 0; v < PAL__BENCH_VERIFY; v++)
+		assert_true(r.first.prefill_s > 0 && r.first.decode_s > 0);
+		for (size_t v = 0; v < 3; v++)
 			assert_true(r.verify_ms[v] > 0);
-		assert_true(r.depth_prefill_s[0] > 0 && r.depth_decode_s[0] > 0);
-		assert_true(r.depth_prefill_s[1] > r.depth_prefill_s[0]);
-		assert_true(r.depth_decode_s[1] > 0 && r.depth_decode_s[2] == 0);
+		assert_true(r.verify_ms[3] == 0);
+		assert_true(r.depths[0].prefill_s > 0 && r.depths[0].decode_s > 0);
+		assert_true(r.depths[1].prefill_s > r.depths[0].prefill_s);
+		assert_true(r.depths[1].decode_s > 0 && r.depths[2].decode_s == 0);
+		assert_true(r.first.kv_bytes == seen_bytes(m, 20));
+		assert_true(r.depths[0].kv_bytes == seen_bytes(m, 8));
+		assert_true(r.depths[1].kv_bytes == seen_bytes(m, 100));
 		assert_false(seen.backwards);
 		assert_true(seen.done == seen.total && seen.total > 0);
 		pal_model_close(m);
@@ -78,12 +95,12 @@ static void no_room(void **state)
 {
 	(void)state;
 	pal_model *m = open_model(paths[0]);
-	pal__bench r = {.prefill_s = -1};
+	pal__bench r = {.first.prefill_s = -1};
 	pal_error err;
 	for (int64_t n = 19; n < 103; n += 21) {
 		int64_t live = pal__mem_live();
 		assert_int_equal(measure(m, n, &r, NULL, &err), PAL_ELIMIT);
-		assert_true(r.prefill_s == -1);
+		assert_true(r.first.prefill_s == -1);
 		assert_int_equal(pal__mem_live(), live);
 	}
 	pal_model_close(m);
@@ -120,7 +137,7 @@ static void bandwidth(void **state)
 	pal__pool *pool;
 	double rate = 0;
 	int64_t live = pal__mem_live();
-	assert_int_equal(pal__pool_new(2, &pool, NULL), PAL_OK);
+	assert_int_equal(pal__pool_new(2, NULL, &pool, NULL), PAL_OK);
 	assert_int_equal(pal__bench_bandwidth(pool, &rate, NULL), PAL_OK);
 	pal__pool_free(pool);
 	/* A sanitizer under an emulator is slower than any memory; no CPU reads 10 TB/s. */

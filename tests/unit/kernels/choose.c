@@ -8,7 +8,7 @@
 
 static void known_names(void **state)
 {
-	static const char *const known[] = {"scalar", "avx2", "avx512", "neon"};
+	static const char *const known[] = {"scalar", "avx2", "avx512", "amx", "neon"};
 	const pal__kernels *best, *k;
 	pal_error err;
 	int n = 0;
@@ -38,7 +38,7 @@ static void unknown_names(void **state)
 		const pal__kernels *k = NULL;
 		pal_error err;
 		assert_int_equal(pal__kernels_choose(unknown[i], &k, &err), PAL_EINVAL);
-		assert_non_null(strstr(err.text, "scalar, avx2, avx512 and neon are known"));
+		assert_non_null(strstr(err.text, "scalar, avx2, avx512, amx and neon are known"));
 		assert_null(k);
 	}
 }

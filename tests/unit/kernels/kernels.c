@@ -110,9 +110,10 @@ static void make_acts(const pal__kernels *k, const float *x, size_t n, size_t co
 	*out = (pal__acts){.n = n, .k = cols, .x = x, .q = panels};
 	uint8_t *panel = panels;
 	for (size_t c = 0; c < n && !pal__type_is_float(type);) {
-		int width = pal__panel_width(n - c);
-		for (int i = 0; i < width; i++)
-			k->quantize(x + (c + (size_t)i) * cols, cols, width, i, panel);
+		int width = pal__panel_width(n - c, k->panel);
+		size_t half = below(cols / 32 + 1) * 32;
+		k->quantize(x + c * cols, cols, half, cols, width, panel);
+		k->quantize(x + c * cols, cols, 0, half, width, panel);
 		c += (size_t)width;
 		panel += pal__panels_bytes((size_t)width, cols, k->wide_acts);
 	}
