@@ -26,13 +26,13 @@ INLINE void amx_written(void)
 	__asm__ volatile("" ::: "memory");
 }
 
-/* Tiles 0 to 3 are C, 4 and 5 are A of `k` columns, 6 and 7 are B. */
+/* Tiles 0 to 5 are C, 6 is A of `k` columns and 7 is B. */
 static void amx_configure(int columns, int k)
 {
 	amx_config c = {.palette = 1};
 	for (int i = 0; i < 8; i++) {
-		c.rows[i] = (uint8_t)(i < 6 ? columns : k / 4);
-		c.colsb[i] = (uint16_t)(i == 4 || i == 5 ? k : 64);
+		c.rows[i] = (uint8_t)(i < 7 ? columns : k / 4);
+		c.colsb[i] = (uint16_t)(i == 6 ? k : 64);
 	}
 	amx_written();
 	_tile_loadconfig(&c);
@@ -69,15 +69,29 @@ INLINE void amx_unpack(pal__type type, const planes *t, size_t b0, int n, vi tab
 	}
 }
 
-/* Dot j of a phase, of tile I: tile registers are named by constants, hence macros. C's result
- * is stored when the next dot has been started. */
-#define AMX_DOT(C, A, B, CODES, J)                                \
-	do {                                                      \
-		_tile_loadd(B, (CODES) + (size_t)(J)*k * 16, 64); \
-		_tile_zero(C);                                    \
-		_tile_dpbssd(C, A, B);                            \
+/* Dots j of a pair of tiles into C and D. Tile registers are named by constants, hence a macro;
+ * results are stored three blocks later, when they are there. */
+#define AMX_DOTS_OF(C, D, J)                                                \
+	do {                                                                \
+		if ((J) >= 3)                                               \
+			_tile_stored(C, s->dots[0][(J)-3], 64);             \
+		_tile_loadd(6, amx_quants(panel, stride, k, J), 32);        \
+		_tile_loadd(7, w0 + (size_t)(J) * k * 16, 64);              \
+		_tile_zero(C);                                              \
+		_tile_dpbssd(C, 6, 7);                                      \
+		if ((J) >= 3)                                               \
+			_tile_stored(D, s->dots[1][(J)-3], 64);             \
+		_tile_loadd(7, w1 + (size_t)(J) * k * 16, 64);              \
+		_tile_zero(D);                                              \
+		_tile_dpbssd(D, 6, 7);                                      \
 	} while (0)
-#define AMX_KEEP(C, I, J) _tile_stored(C, s->dots[I][J], 64)
+/* Their last ones, of the j that are FIRST modulo 3. */
+#define AMX_KEEP(C, D, FIRST)                                \
+	do {                                                 \
+		int j = n - 1 - (n - 1 - (FIRST)) % 3;       \
+		_tile_stored(C, s->dots[0][j], 64);          \
+		_tile_stored(D, s->dots[1][j], 64);          \
+	} while (0)
 
 /* The j-th k quants (32, or 16: half a block) of a panel's columns, which lie 32 bytes apart. */
 INLINE const uint8_t *amx_quants(const uint8_t *panel, size_t stride, size_t k, int j)
@@ -125,13 +139,13 @@ typedef struct {
 	size_t block; /* bytes of a tile that a block of 32 columns takes, on average */
 } amx_later;
 
-/* The blocks of dots j and j + 1. */
-INLINE void amx_fetch_blocks(const amx_later *t, int i, int j, size_t k, int lines)
+/* What belongs to dots j to j + 2. */
+INLINE void amx_fetch_blocks(const amx_later *t, int j, int n, size_t k, int lines)
 {
-	const size_t b = k == 32 ? (size_t)j : (size_t)j / 2;
-	amx_fetch(t->p[i] + b * t->block, lines, false);
-	if (k == 32)
-		amx_fetch(t->p[i] + (b + 1) * t->block, lines, false);
+	for (int d = j; d < j + 3 && d < n; d++)
+		for (int i = 0; i < AMX_PAIR && (k == 32 || d % 2 == 0); i++)
+			amx_fetch(t->p[i] + (k == 32 ? (size_t)d : (size_t)d / 2) * t->block, lines,
+				  false);
 }
 
 /* n dots of k columns of a pair of tiles by one panel, while `lines` cache lines a block of
@@ -139,30 +153,19 @@ INLINE void amx_fetch_blocks(const amx_later *t, int i, int j, size_t k, int lin
 INLINE void amx_dots(const int8_t *w0, const int8_t *w1, const uint8_t *panel, size_t stride,
 		     size_t k, int n, const amx_later *later, int lines, amx_scratch *s)
 {
-	_tile_loadd(4, panel, 32);
-	AMX_DOT(0, 4, 6, w0, 0);
-	AMX_DOT(1, 4, 7, w1, 0);
-	for (int j = 0; j + 1 < n; j += 2) {
-		_tile_loadd(5, amx_quants(panel, stride, k, j + 1), 32);
-		amx_fetch_blocks(later, 0, j, k, lines);
-		AMX_DOT(2, 5, 6, w0, j + 1);
-		AMX_KEEP(0, 0, j);
-		AMX_DOT(3, 5, 7, w1, j + 1);
-		AMX_KEEP(1, 1, j);
-		if (j + 2 < n) {
-			_tile_loadd(4, amx_quants(panel, stride, k, j + 2), 32);
-			AMX_DOT(0, 4, 6, w0, j + 2);
-		}
-		AMX_KEEP(2, 0, j + 1);
-		amx_fetch_blocks(later, 1, j, k, lines);
+	for (int j = 0; j < n; j += 3) {
+		amx_fetch_blocks(later, j, n, k, lines);
+		AMX_DOTS_OF(0, 1, j);
+		if (j + 1 < n)
+			AMX_DOTS_OF(2, 3, j + 1);
 		if (j + 2 < n)
-			AMX_DOT(1, 4, 7, w1, j + 2);
-		AMX_KEEP(3, 1, j + 1);
+			AMX_DOTS_OF(4, 5, j + 2);
 	}
-	if (n % 2) {
-		AMX_KEEP(0, 0, n - 1);
-		AMX_KEEP(1, 1, n - 1);
-	}
+	AMX_KEEP(0, 1, 0);
+	if (n > 1)
+		AMX_KEEP(2, 3, 1);
+	if (n > 2)
+		AMX_KEEP(4, 5, 2);
 }
 
 /* What scales the dots of one tile in a phase; the first phase of a tile starts its sums. */
