@@ -8,7 +8,6 @@
 #include "base/checked.h"
 #include "kernels/trig.h"
 
-#define QUERIES 128 /* at most, of one item of attention: for so many K and V are read once */
 #define PART 512 /* columns that are rounded in one go */
 
 typedef struct {
@@ -36,8 +35,8 @@ static bool lay_out(pal__scratch *s, const pal_model *m, int n_rows, pal__arena 
 	       kv = h->n_kv_heads * h->head_dim;
 	size_t widest = max_size(max_size(h->n_embd, heads), h->n_ff), f = sizeof(float);
 	size_t stride = (h->head_dim + 15) & ~(size_t)15;
-	s->worker_bytes = pal__arena_need(QUERIES * sizeof(pal__attn_query)) +
-			  QUERIES * (stride * f + pal__attn_row(h->head_dim));
+	s->worker_bytes = pal__arena_need(PAL__ATTN_MAX_QUERIES * sizeof(pal__attn_query)) +
+			  PAL__ATTN_MAX_QUERIES * (stride * f + pal__attn_row(h->head_dim));
 	struct {
 		void **to;
 		size_t bytes;
@@ -357,9 +356,9 @@ static void attend_item(void *arg, size_t item, int worker)
 	size_t all = (size_t)t->a->n * group, n = all - at < t->queries ? all - at : t->queries;
 	uint8_t *space = t->a->s->workers + (size_t)worker * t->a->s->worker_bytes;
 	pal__attn_query *q = (void *)space;
-	uint8_t *rows = space + pal__arena_need(QUERIES * sizeof *q);
-	float *acc = (float *)(void *)(rows + QUERIES * pal__attn_row(hd));
-	size_t row_of[QUERIES];
+	uint8_t *rows = space + pal__arena_need(PAL__ATTN_MAX_QUERIES * sizeof *q);
+	float *acc = (float *)(void *)(rows + PAL__ATTN_MAX_QUERIES * pal__attn_row(hd));
+	size_t row_of[PAL__ATTN_MAX_QUERIES];
 	memset(acc, 0, n * stride * sizeof *acc);
 	for (size_t i = 0; i < n; i++) {
 		row_of[i] = (at + i) / group;
@@ -396,9 +395,9 @@ static void attend(const pass *a, size_t layer)
 	/* Queries that go together share loads of K and V; but every thread wants work. */
 	t.queries = (all * heads + items - 1) / items;
 	t.queries = (t.queries + 3) & ~(size_t)3;
-	if (t.queries > 16)
-		t.queries = (t.queries + 15) & ~(size_t)15;
-	t.queries = t.queries > QUERIES ? QUERIES : t.queries;
+	if (t.queries > PAL__ATTN_MAX_QUERIES)
+		t.queries += -t.queries % PAL__ATTN_MAX_QUERIES;
+	t.queries = t.queries > PAL__ATTN_MAX_QUERIES ? PAL__ATTN_MAX_QUERIES : t.queries;
 	t.chunks = (all + t.queries - 1) / t.queries;
 	pal__pool_run(a->m->pool, heads * t.chunks, attend_item, &t);
 }
