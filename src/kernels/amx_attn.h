@@ -8,6 +8,7 @@
  * two; hence phases: all dots into a scratch that stays in L1, then what is done with them.
  */
 #define AMX_ATTN_LEAST 3 /* queries; below, VNNI is faster */
+#define AMX_ATTN_FEW 8   /* so few wait for memory */
 #define AMX_ATTN_DIM 256 /* the largest head: a segment of a row */
 #define AMX_ATTN_TILES 4 /* of 16 lanes, of a phase */
 
@@ -46,8 +47,17 @@ typedef struct {
 	const uint8_t *high, *low; /* of the first tile */
 	const uint8_t *ints;       /* high bytes of the first row, `pad` before the low ones */
 	size_t row_bytes, pad;
-	size_t steps, groups; /* groups of 4 numbers of a step */
+	size_t steps, groups;           /* groups of 4 numbers of a step */
+	const uint8_t *next, *next_low; /* what is fetched meanwhile at the same place, or NULL */
 } amx_product;
+
+INLINE void amx_fetch_next(const amx_product *p, size_t at)
+{
+	for (size_t end = at + p->groups * 64; p->next && at < end; at += 64) {
+		__builtin_prefetch(p->next + at);
+		__builtin_prefetch(p->next_low + at);
+	}
+}
 
 /* Tile registers are named by constants, so steps are macros. */
 #define AMX_MULTIPLY(HH, MIXED, LL, T)                                         \
@@ -58,6 +68,7 @@ typedef struct {
 		for (size_t k = 0; k < p->steps; k++) {                        \
 			const uint8_t *a = p->ints + k * p->groups * 4;        \
 			const size_t at = ((T)*p->steps + k) * p->groups * 64; \
+			amx_fetch_next(p, at);                                 \
 			_tile_loadd(6, a, p->row_bytes);                       \
 			_tile_loadd(7, p->high + at, 64);                      \
 			_tile_dpbssd(HH, 6, 7);                                \
@@ -208,47 +219,52 @@ static size_t amx_groups(size_t head_dim)
 	return all / steps;
 }
 
-/* Up to 16 queries by K, to weights. */
-static void amx_attn_k(const pal__attn_kv *kv, size_t groups, pal__attn_query *q, int n,
-		       amx_attn_scratch *c, amx_weighted *w)
+/* Up to 16 queries by K, to weights; if few, V is fetched meanwhile. */
+static void amx_attn_k(const pal__attn_kv *kv, size_t groups, pal__attn_query *q, int width,
+		       bool few, amx_attn_scratch *c, amx_weighted *w)
 {
 	const size_t hd = kv->head_dim;
-	const uint8_t *k = kv->k;
-	const amx_product p = {k,
-			       k + pal__attn_plane(PAL__ATTN_BLOCK, hd),
-			       (const uint8_t *)q[0].row + sizeof(row_head),
-			       pal__attn_row(hd),
-			       (hd + 63) & ~(size_t)63,
-			       (hd + 3) / 4 / groups,
-			       groups};
-	for (int i = n; i < 16; i++) {
-		vf_store(c->part[i], vf_set(0));
-		vf_store(c->most[i], vf_set(0));
+	const uint8_t *k = kv->k, *v = kv->v;
+	const amx_product p = {.high = k,
+			       .low = k + pal__attn_plane(PAL__ATTN_BLOCK, hd),
+			       .ints = (const uint8_t *)q[0].row + sizeof(row_head),
+			       .row_bytes = pal__attn_row(hd),
+			       .pad = (hd + 63) & ~(size_t)63,
+			       .steps = (hd + 3) / 4 / groups,
+			       .groups = groups,
+			       .next = few ? v : NULL,
+			       .next_low = v + pal__attn_plane(hd, PAL__ATTN_BLOCK)};
+	for (int j = width; j < 16; j++) {
+		vf_store(c->part[j], vf_set(0));
+		vf_store(c->most[j], vf_set(0));
 	}
 	amx_multiply(&p, 4, c->sums);
-	amx_scores(kv, q, n, c, w);
-	amx_weights(kv, q, n, c, w);
+	amx_scores(kv, q, width, c, w);
+	amx_weights(kv, q, width, c, w);
 }
 
-/* Their weights by V. */
-static void amx_attn_v(const pal__attn_kv *kv, pal__attn_query *q, int n, amx_sums *s,
+/* Their weights by V, while the next K is fetched. */
+static void amx_attn_v(const pal__attn_kv *kv, pal__attn_query *q, int width, bool few, amx_sums *s,
 		       const amx_weighted *w)
 {
 	const size_t tiles = (kv->head_dim + 15) / 16;
-	const uint8_t *v = kv->v;
-	amx_product p = {v,
-			 v + pal__attn_plane(kv->head_dim, PAL__ATTN_BLOCK),
-			 w->ints[0],
-			 sizeof w->ints[0],
-			 PAL__ATTN_BLOCK,
-			 1,
-			 PAL__ATTN_BLOCK / 4};
+	const uint8_t *v = kv->v, *next = kv->next;
+	amx_product p = {.ints = w->ints[0],
+			 .row_bytes = sizeof w->ints[0],
+			 .pad = PAL__ATTN_BLOCK,
+			 .steps = 1,
+			 .groups = PAL__ATTN_BLOCK / 4};
 	for (size_t t = 0; t < tiles; t += AMX_ATTN_TILES) {
+		const size_t at = t * 16 * PAL__ATTN_BLOCK;
 		size_t now = tiles - t < AMX_ATTN_TILES ? tiles - t : AMX_ATTN_TILES;
+		p.high = v + at;
+		p.low = p.high + pal__attn_plane(kv->head_dim, PAL__ATTN_BLOCK);
+		if (few && next) {
+			p.next = next + at;
+			p.next_low = p.next + pal__attn_plane(PAL__ATTN_BLOCK, kv->head_dim);
+		}
 		amx_multiply(&p, now, s);
-		amx_sum_v(q, n, 16 * t, now, s, w);
-		p.high += now * 16 * PAL__ATTN_BLOCK;
-		p.low += now * 16 * PAL__ATTN_BLOCK;
+		amx_sum_v(q, width, 16 * t, now, s, w);
 	}
 }
 
@@ -257,24 +273,27 @@ static void amx_attn(const pal__attn_kv *kv, pal__attn_query *q, int n)
 {
 	const size_t groups = amx_groups(kv->head_dim);
 	const int rest = n % 16 < AMX_ATTN_LEAST ? n % 16 : 0, end = n - rest;
-	amx_attn_scratch c __attribute__((aligned(PAL__ALIGN)));
 	if (kv->kind != PAL__KV_INT16 || kv->head_dim > AMX_ATTN_DIM || groups < 8 || !end) {
 		attn(kv, q, n);
 		return;
 	}
-	amx_attn_configure(end < 16 ? end : 16, groups);
-	for (int i = 0; i < end; i += 16) {
-		if (i && end - i < 16)
-			amx_attn_configure(end - i, groups);
-		amx_attn_k(kv, groups, q + i, end - i < 16 ? end - i : 16, &c, &c.weighted[i / 16]);
-	}
-	amx_written();
-	if (groups != PAL__ATTN_BLOCK / 4 || (end > 16 && end % 16))
-		amx_attn_configure(end < 16 ? end : 16, PAL__ATTN_BLOCK / 4);
-	for (int i = 0; i < end; i += 16) {
-		if (i && end - i < 16)
-			amx_attn_configure(end - i, PAL__ATTN_BLOCK / 4);
-		amx_attn_v(kv, q + i, end - i < 16 ? end - i : 16, c.sums, &c.weighted[i / 16]);
+	const bool few = n <= AMX_ATTN_FEW;
+	amx_attn_scratch c __attribute__((aligned(PAL__ALIGN)));
+	const size_t parts = ((size_t)end + 15) / 16;
+	for (int v = 0; v < 2; v++) {
+		int configured = 0;
+		for (size_t i = 0; i < parts; i++) {
+			pal__attn_query *at = q + 16 * i;
+			int width = i + 1 < parts ? 16 : end - 16 * (int)i;
+			if (width != configured)
+				amx_attn_configure(width, v ? PAL__ATTN_BLOCK / 4 : groups);
+			configured = width;
+			if (v)
+				amx_attn_v(kv, at, width, few, c.sums, &c.weighted[i]);
+			else
+				amx_attn_k(kv, groups, at, width, few, &c, &c.weighted[i]);
+		}
+		amx_written();
 	}
 	_tile_release();
 	if (rest)
