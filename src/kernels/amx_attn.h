@@ -8,6 +8,7 @@
  * two; hence phases: all dots into a scratch that stays in L1, then what is done with them.
  */
 #define AMX_ATTN_LEAST 3 /* queries; below, VNNI is faster */
+#define AMX_ATTN_FEW 8   /* so few wait for memory */
 #define AMX_ATTN_DIM 256 /* the largest head: a segment of a row */
 #define AMX_ATTN_TILES 4 /* of 16 lanes, of a phase */
 
@@ -15,12 +16,18 @@ typedef struct {
 	int32_t hh[16][16], mixed[16][16], ll[16][16]; /* [row][lane], as vs has them */
 } amx_sums;
 
+/* Of up to 16 queries: what is wanted of their weights to multiply V with. */
+typedef struct {
+	float shrink[16], step[16];
+	uint8_t ints[16][2 * PAL__ATTN_BLOCK];
+} amx_weighted;
+
 typedef struct {
 	amx_sums sums[AMX_ATTN_TILES];
 	float scores[16][PAL__ATTN_BLOCK];
-	float part[16][16]; /* of each query, to be folded */
-	float max[16], sum[16], shrink[16], by[16], step[16];
-	uint8_t ints[16][2 * PAL__ATTN_BLOCK];
+	float part[16][16], most[16][16]; /* of each query, to be folded */
+	float max[16], sum[16], by[16];
+	amx_weighted weighted[PAL__ATTN_MAX_QUERIES / 16];
 } amx_attn_scratch;
 
 /* Tiles 0 to 5 are C, 6 is A and 7 B, of `rows` rows and 4 * groups numbers. */
@@ -40,8 +47,17 @@ typedef struct {
 	const uint8_t *high, *low; /* of the first tile */
 	const uint8_t *ints;       /* high bytes of the first row, `pad` before the low ones */
 	size_t row_bytes, pad;
-	size_t steps, groups; /* groups of 4 numbers of a step */
+	size_t steps, groups;           /* groups of 4 numbers of a step */
+	const uint8_t *next, *next_low; /* what is fetched meanwhile at the same place, or NULL */
 } amx_product;
+
+INLINE void amx_fetch_next(const amx_product *p, size_t at)
+{
+	for (size_t end = at + p->groups * 64; p->next && at < end; at += 64) {
+		__builtin_prefetch(p->next + at);
+		__builtin_prefetch(p->next_low + at);
+	}
+}
 
 /* Tile registers are named by constants, so steps are macros. */
 #define AMX_MULTIPLY(HH, MIXED, LL, T)                                         \
@@ -52,6 +68,7 @@ typedef struct {
 		for (size_t k = 0; k < p->steps; k++) {                        \
 			const uint8_t *a = p->ints + k * p->groups * 4;        \
 			const size_t at = ((T)*p->steps + k) * p->groups * 64; \
+			amx_fetch_next(p, at);                                 \
 			_tile_loadd(6, a, p->row_bytes);                       \
 			_tile_loadd(7, p->high + at, 64);                      \
 			_tile_dpbssd(HH, 6, 7);                                \
@@ -120,7 +137,8 @@ AMX_FOLD(amx_fold_magnitude, magnitude_max)
 #undef AMX_FOLD
 
 /* Dots to scores, the new maxima, and what the sums shrink by. */
-INLINE void amx_scores(const pal__attn_kv *kv, pal__attn_query *q, int n, amx_attn_scratch *c)
+INLINE void amx_scores(const pal__attn_kv *kv, pal__attn_query *q, int n, amx_attn_scratch *c,
+		       amx_weighted *w)
 {
 	for (int i = 0; i < n; i++) {
 		const vf step = vf_set(((const row_head *)q[i].row)->step * kv->scale);
@@ -139,13 +157,13 @@ INLINE void amx_scores(const pal__attn_kv *kv, pal__attn_query *q, int n, amx_at
 	}
 	vf old = vf_load(c->max), max = vf_max(amx_fold_max(c->part), old);
 	vf_store(c->max, max);
-	vf_store(c->shrink, vf_exp_low(vf_sub(old, max)));
+	vf_store(w->shrink, vf_exp_low(vf_sub(old, max)));
 }
 
 /* Scores to weights, and their sums; then the weights times V's scales, and their steps. */
-INLINE void amx_weights(const pal__attn_kv *kv, pal__attn_query *q, int n, amx_attn_scratch *c)
+INLINE void amx_weights(const pal__attn_kv *kv, pal__attn_query *q, int n, amx_attn_scratch *c,
+			amx_weighted *to)
 {
-	float most[16][16] __attribute__((aligned(PAL__ALIGN)));
 	for (int i = 0; i < n; i++) {
 		const vf max = vf_set(c->max[i]);
 		const bool whole = sees_all(&q[i]);
@@ -160,34 +178,35 @@ INLINE void amx_weights(const pal__attn_kv *kv, pal__attn_query *q, int n, amx_a
 			vf_store(c->scores[i] + 16 * t, w);
 		}
 		vf_store(c->part[i], vf_add(vf_add(vf_add(v[0], v[1]), v[2]), v[3]));
-		vf_store(most[i], vf_of_bits(m));
+		vf_store(c->most[i], vf_of_bits(m));
 	}
-	vf_store(c->sum, vf_fma(vf_load(c->sum), vf_load(c->shrink), amx_fold_sum(c->part)));
+	vf_store(c->sum, vf_fma(vf_load(c->sum), vf_load(to->shrink), amx_fold_sum(c->part)));
 	/* row_step of all */
-	const vf largest = amx_fold_magnitude(most), tiny = vf_set(0x1p-100f), zero = vf_set(0);
+	const vf largest = amx_fold_magnitude(c->most), tiny = vf_set(0x1p-100f), zero = vf_set(0);
 	vf by = vf_lt(largest, vf_set(INFINITY), vf_div(vf_set(32512), largest), zero);
 	vf step = vf_add(vf_div(largest, vf_set(127)), vf_sub(largest, largest));
 	vf_store(c->by, vf_lt(largest, tiny, zero, by));
-	vf_store(c->step, vf_lt(largest, tiny, zero, step));
+	vf_store(to->step, vf_lt(largest, tiny, zero, step));
 	for (int i = 0; i < n; i++) {
 		vf v[4];
 		for (int t = 0; t < 4; t++)
 			v[t] = vf_load(c->scores[i] + 16 * t);
-		round_64(c->ints[i], PAL__ATTN_BLOCK, 0, v, c->by[i]);
+		round_64(to->ints[i], PAL__ATTN_BLOCK, 0, v, c->by[i]);
 		q[i].max = c->max[i];
 		q[i].sum = c->sum[i];
 	}
 }
 
 /* acc = acc * shrink + weights by V, for `tiles` tiles of dimensions from d. */
-INLINE void amx_sum_v(pal__attn_query *q, int n, size_t d, size_t tiles, const amx_attn_scratch *c)
+INLINE void amx_sum_v(pal__attn_query *q, int n, size_t d, size_t tiles, const amx_sums *s,
+		      const amx_weighted *w)
 {
 	for (int i = 0; i < n; i++) {
-		const vf step = vf_set(c->step[i]), shrink = vf_set(c->shrink[i]);
+		const vf step = vf_set(w->step[i]), shrink = vf_set(w->shrink[i]);
 		float *acc = q[i].acc + d;
 		for (size_t t = 0; t < tiles; t++, acc += 16)
-			vf_store(acc, vf_fma(amx_value(&c->sums[t], i), step,
-					     vf_mul(vf_load(acc), shrink)));
+			vf_store(acc,
+				 vf_fma(amx_value(&s[t], i), step, vf_mul(vf_load(acc), shrink)));
 	}
 }
 
@@ -200,60 +219,83 @@ static size_t amx_groups(size_t head_dim)
 	return all / steps;
 }
 
-/* Up to 16 queries, with tiles configured for them (and `groups`, where that is not all of V's). */
-static void amx_attn_16(const pal__attn_kv *kv, pal__attn_query *q, int n, size_t groups)
+/* Up to 16 queries by K, to weights; if few, V is fetched meanwhile. */
+static void amx_attn_k(const pal__attn_kv *kv, size_t groups, pal__attn_query *q, int width,
+		       bool few, amx_attn_scratch *c, amx_weighted *w)
 {
-	const size_t hd = kv->head_dim, tiles = (hd + 15) / 16, k_groups = (hd + 3) / 4;
+	const size_t hd = kv->head_dim;
 	const uint8_t *k = kv->k, *v = kv->v;
-	amx_attn_scratch c __attribute__((aligned(PAL__ALIGN)));
-	amx_product p = {k,
-			 k + pal__attn_plane(PAL__ATTN_BLOCK, hd),
-			 (const uint8_t *)q[0].row + sizeof(row_head),
-			 pal__attn_row(hd),
-			 (hd + 63) & ~(size_t)63,
-			 k_groups / groups,
-			 groups};
-	for (int i = n; i < 16; i++)
-		vf_store(c.part[i], vf_set(0));
-	amx_multiply(&p, 4, c.sums);
-	amx_scores(kv, q, n, &c);
-	amx_weights(kv, q, n, &c);
-	amx_written();
-	p = (amx_product){v,
-			  v + pal__attn_plane(hd, PAL__ATTN_BLOCK),
-			  c.ints[0],
-			  sizeof c.ints[0],
-			  PAL__ATTN_BLOCK,
-			  1,
-			  PAL__ATTN_BLOCK / 4};
-	if (groups != p.groups)
-		amx_attn_configure(n, p.groups);
+	const amx_product p = {.high = k,
+			       .low = k + pal__attn_plane(PAL__ATTN_BLOCK, hd),
+			       .ints = (const uint8_t *)q[0].row + sizeof(row_head),
+			       .row_bytes = pal__attn_row(hd),
+			       .pad = (hd + 63) & ~(size_t)63,
+			       .steps = (hd + 3) / 4 / groups,
+			       .groups = groups,
+			       .next = few ? v : NULL,
+			       .next_low = v + pal__attn_plane(hd, PAL__ATTN_BLOCK)};
+	for (int j = width; j < 16; j++) {
+		vf_store(c->part[j], vf_set(0));
+		vf_store(c->most[j], vf_set(0));
+	}
+	amx_multiply(&p, 4, c->sums);
+	amx_scores(kv, q, width, c, w);
+	amx_weights(kv, q, width, c, w);
+}
+
+/* Their weights by V, while the next K is fetched. */
+static void amx_attn_v(const pal__attn_kv *kv, pal__attn_query *q, int width, bool few, amx_sums *s,
+		       const amx_weighted *w)
+{
+	const size_t tiles = (kv->head_dim + 15) / 16;
+	const uint8_t *v = kv->v, *next = kv->next;
+	amx_product p = {.ints = w->ints[0],
+			 .row_bytes = sizeof w->ints[0],
+			 .pad = PAL__ATTN_BLOCK,
+			 .steps = 1,
+			 .groups = PAL__ATTN_BLOCK / 4};
 	for (size_t t = 0; t < tiles; t += AMX_ATTN_TILES) {
+		const size_t at = t * 16 * PAL__ATTN_BLOCK;
 		size_t now = tiles - t < AMX_ATTN_TILES ? tiles - t : AMX_ATTN_TILES;
-		amx_multiply(&p, now, c.sums);
-		amx_sum_v(q, n, 16 * t, now, &c);
-		p.high += now * 1024;
-		p.low += now * 1024;
+		p.high = v + at;
+		p.low = p.high + pal__attn_plane(kv->head_dim, PAL__ATTN_BLOCK);
+		if (few && next) {
+			p.next = next + at;
+			p.next_low = p.next + pal__attn_plane(PAL__ATTN_BLOCK, kv->head_dim);
+		}
+		amx_multiply(&p, now, s);
+		amx_sum_v(q, width, 16 * t, now, s, w);
 	}
 }
 
+/* K by all queries, then V, so that each stays in L1 for them. */
 static void amx_attn(const pal__attn_kv *kv, pal__attn_query *q, int n)
 {
 	const size_t groups = amx_groups(kv->head_dim);
-	int configured = 0;
-	if (kv->kind != PAL__KV_INT16 || kv->head_dim > AMX_ATTN_DIM || groups < 8) {
+	const int rest = n % 16 < AMX_ATTN_LEAST ? n % 16 : 0, end = n - rest;
+	if (kv->kind != PAL__KV_INT16 || kv->head_dim > AMX_ATTN_DIM || groups < 8 || !end) {
 		attn(kv, q, n);
 		return;
 	}
-	for (; n >= AMX_ATTN_LEAST; n -= configured, q += configured) {
-		int now = n < 16 ? n : 16;
-		if (now != configured || groups != PAL__ATTN_BLOCK / 4)
-			amx_attn_configure(now, groups);
-		configured = now;
-		amx_attn_16(kv, q, now, groups);
+	const bool few = n <= AMX_ATTN_FEW;
+	amx_attn_scratch c __attribute__((aligned(PAL__ALIGN)));
+	const size_t parts = ((size_t)end + 15) / 16;
+	for (int v = 0; v < 2; v++) {
+		int configured = 0;
+		for (size_t i = 0; i < parts; i++) {
+			pal__attn_query *at = q + 16 * i;
+			int width = i + 1 < parts ? 16 : end - 16 * (int)i;
+			if (width != configured)
+				amx_attn_configure(width, v ? PAL__ATTN_BLOCK / 4 : groups);
+			configured = width;
+			if (v)
+				amx_attn_v(kv, at, width, few, c.sums, &c.weighted[i]);
+			else
+				amx_attn_k(kv, groups, at, width, few, &c, &c.weighted[i]);
+		}
+		amx_written();
 	}
-	if (configured)
-		_tile_release();
-	if (n)
-		attn(kv, q, n);
+	_tile_release();
+	if (rest)
+		attn(kv, q + end, rest);
 }

@@ -951,24 +951,26 @@ INLINE int32_t round_64(uint8_t *ints, size_t pad, size_t at, const vf v[4], flo
 	return ROW_SUMS ? vi_sum(sum) : 0;
 }
 
+/* The 16 numbers of x [n] from `at`, zeros after its end. */
+INLINE vf numbers(const float *x, size_t n, size_t at)
+{
+	return at + 16 <= n ? vf_load(x + at) : at < n ? load_tail(x + at, n - at) : vf_set(0);
+}
+
 static void attn_begin(const float *q, size_t head_dim, void *out)
 {
 	row_head *row = out;
+	const vi mask = vi_set(0x7fffffff);
+	const size_t pad = (head_dim + 63) & ~(size_t)63;
 	float by;
 	vi most = vi_set(0);
-	size_t pad = (head_dim + 63) & ~(size_t)63;
 	for (size_t i = 0; i < head_dim; i += 16)
-		most = vi_max(
-			most,
-			vi_and(vi_of_bits(load_tail(q + i, head_dim - i < 16 ? head_dim - i : 16)),
-			       vi_set(0x7fffffff)));
+		most = vi_max(most, vi_and(vi_of_bits(numbers(q, head_dim, i)), mask));
 	*row = (row_head){.step = row_step(most, &by)};
 	for (size_t at = 0; at < head_dim; at += 64) {
 		vf v[4];
-		for (size_t i = 0; i < 4; i++) {
-			size_t from = at + 16 * i, left = head_dim > from ? head_dim - from : 0;
-			v[i] = load_tail(q + (left ? from : 0), left < 16 ? left : 16);
-		}
+		for (size_t i = 0; i < 4; i++)
+			v[i] = numbers(q, head_dim, at + 16 * i);
 		row->sum[at / 256] += round_64((uint8_t *)(row + 1), pad, at, v, by);
 	}
 }
