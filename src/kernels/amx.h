@@ -71,26 +71,26 @@ INLINE void amx_unpack(pal__type type, const planes *t, size_t b0, int n, vi tab
 
 /* Dots j of a pair of tiles into C and D. Tile registers are named by constants, hence a macro;
  * results are stored three blocks later, when they are there. */
-#define AMX_DOTS_OF(C, D, J)                                                \
-	do {                                                                \
-		if ((J) >= 3)                                               \
-			_tile_stored(C, s->dots[0][(J)-3], 64);             \
-		_tile_loadd(6, amx_quants(panel, stride, k, J), 32);        \
-		_tile_loadd(7, w0 + (size_t)(J) * k * 16, 64);              \
-		_tile_zero(C);                                              \
-		_tile_dpbssd(C, 6, 7);                                      \
-		if ((J) >= 3)                                               \
-			_tile_stored(D, s->dots[1][(J)-3], 64);             \
-		_tile_loadd(7, w1 + (size_t)(J) * k * 16, 64);              \
-		_tile_zero(D);                                              \
-		_tile_dpbssd(D, 6, 7);                                      \
+#define AMX_DOTS_OF(C, D, J)                                         \
+	do {                                                         \
+		if ((J) >= 3)                                        \
+			_tile_stored(C, s->dots[0][(J)-3], 64);      \
+		_tile_loadd(6, amx_quants(panel, stride, k, J), 32); \
+		_tile_loadd(7, w0 + (size_t)(J)*k * 16, 64);         \
+		_tile_zero(C);                                       \
+		_tile_dpbssd(C, 6, 7);                               \
+		if ((J) >= 3)                                        \
+			_tile_stored(D, s->dots[1][(J)-3], 64);      \
+		_tile_loadd(7, w1 + (size_t)(J)*k * 16, 64);         \
+		_tile_zero(D);                                       \
+		_tile_dpbssd(D, 6, 7);                               \
 	} while (0)
 /* Their last ones, of the j that are FIRST modulo 3. */
-#define AMX_KEEP(C, D, FIRST)                                \
-	do {                                                 \
-		int j = n - 1 - (n - 1 - (FIRST)) % 3;       \
-		_tile_stored(C, s->dots[0][j], 64);          \
-		_tile_stored(D, s->dots[1][j], 64);          \
+#define AMX_KEEP(C, D, FIRST)                          \
+	do {                                           \
+		int j = n - 1 - (n - 1 - (FIRST)) % 3; \
+		_tile_stored(C, s->dots[0][j], 64);    \
+		_tile_stored(D, s->dots[1][j], 64);    \
 	} while (0)
 
 /* The j-th k quants (32, or 16: half a block) of a panel's columns, which lie 32 bytes apart. */
