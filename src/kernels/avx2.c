@@ -1,6 +1,5 @@
-/* AVX2 with FMA and F16C: 16 lanes are two registers. Products are of int16 pairs
- * (pmaddwd), which is exact for every code; the even and odd bytes of four codes make
- * one pair each, and panels hold the activations the same way (kernels/matrix.h). */
+/* AVX2 with FMA and F16C: 16 lanes are two registers. Dots with weights add up in 16 bits as
+ * long as they are exact there, so codes of a byte are taken as two of 4 bits. */
 #include <immintrin.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -8,15 +7,15 @@
 
 #define KERNELS pal__kernels_avx2
 #define KERNELS_NAME "avx2"
-#define WIDE_ACTS true
-#define ACT_QUANTS 64
+#define WIDE_ACTS false
 #define PANEL 12
-#define MAX_COLUMNS 4
+#define MAX_COLUMNS 12
+#define GROUPS 8
 #define ATTN_TILES(n) (4 / (n))
 #define ATTN_DIMS(n) (4 / (n))
 #define ATTN_SUMS 2
 #define ROW_SUMS false
-#define VW_BIAS_SHIFT 0
+#define VW_BIAS_SHIFT 7 /* unsigned halves of a byte: int8 + 128 */
 
 #define OP static inline __attribute__((always_inline))
 
@@ -25,10 +24,7 @@ typedef struct {
 } vf;
 typedef struct {
 	__m256i a, b;
-} vi;
-typedef struct {
-	__m256i even_a, odd_a, even_b, odd_b;
-} vw;
+} vi, vw;
 
 #define BOTH(op)                           \
 	{                                  \
@@ -166,25 +162,48 @@ OP vi vi_lookup(vi x, vi y)
 }
 OP vw vw_codes(vi v)
 {
-	__m256i low = _mm256_set1_epi32(0x00ff00ff);
-	return (vw){_mm256_and_si256(v.a, low), _mm256_srli_epi16(v.a, 8),
-		    _mm256_and_si256(v.b, low), _mm256_srli_epi16(v.b, 8)};
+	return v;
 }
 OP vw vw_signed(vi v)
 {
-	return (vw){_mm256_srai_epi16(_mm256_slli_epi16(v.a, 8), 8), _mm256_srai_epi16(v.a, 8),
-		    _mm256_srai_epi16(_mm256_slli_epi16(v.b, 8), 8), _mm256_srai_epi16(v.b, 8)};
+	return vi_xor(v, vi_set((int32_t)0x80808080));
 }
-OP vi vi_dot(vi acc, vw w, const int8_t *p)
+/* Sums of products of two bytes, each below 2^bits, with quants of up to 127: 2^(7 - bits)
+ * groups of them stay below 2^15. The sums are multiplied by `times`. */
+OP __m256i dot_8_rows(__m256i sum, const __m256i w[], int count, int bits, int16_t times,
+		      const int8_t *p)
 {
-	int32_t pair[2];
-	__builtin_memcpy(pair, p, 8);
-	__m256i even = _mm256_set1_epi32(pair[0]), odd = _mm256_set1_epi32(pair[1]);
-	__m256i a = _mm256_add_epi32(_mm256_madd_epi16(w.even_a, even),
-				     _mm256_madd_epi16(w.odd_a, odd));
-	__m256i b = _mm256_add_epi32(_mm256_madd_epi16(w.even_b, even),
-				     _mm256_madd_epi16(w.odd_b, odd));
-	return (vi){_mm256_add_epi32(acc.a, a), _mm256_add_epi32(acc.b, b)};
+	const int exact = 1 << (7 - bits);
+	for (int i = 0; i < count; i += exact) {
+		__m256i s = _mm256_setzero_si256();
+		for (int j = i; j < count && j < i + exact; j++) {
+			int32_t four;
+			__builtin_memcpy(&four, p + 4 * j, 4);
+			s = _mm256_add_epi16(s,
+					     _mm256_maddubs_epi16(w[j], _mm256_set1_epi32(four)));
+		}
+		sum = _mm256_add_epi32(sum, _mm256_madd_epi16(s, _mm256_set1_epi16(times)));
+	}
+	return sum;
+}
+OP void vi_dots(vi sum[], int n, const vw w[], int count, int bits, const int8_t *p, size_t stride)
+{
+	const __m256i low = _mm256_set1_epi8(15);
+	const int parts = bits > 7 ? 2 : 1;
+	for (int part = 0; part < 2 * parts; part++) { /* 8 registers of weights at a time */
+		__m256i u[GROUPS];
+		for (int i = 0; i < count; i++) {
+			u[i] = part & 1 ? w[i].b : w[i].a;
+			if (parts == 2)
+				u[i] = _mm256_and_si256(
+					part & 2 ? _mm256_srli_epi16(u[i], 4) : u[i], low);
+		}
+		for (int c = 0; c < n; c++) {
+			__m256i *to = part & 1 ? &sum[c].b : &sum[c].a;
+			*to = dot_8_rows(*to, u, count, parts == 2 ? 4 : bits, part & 2 ? 16 : 1,
+					 p + (size_t)c * stride);
+		}
+	}
 }
 OP vf vf_times_2(vf p, vf n, vi t)
 {

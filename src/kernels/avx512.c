@@ -8,9 +8,9 @@
 #define KERNELS pal__kernels_avx512
 #define KERNELS_NAME "avx512"
 #define WIDE_ACTS false
-#define ACT_QUANTS 32
 #define PANEL 12
 #define MAX_COLUMNS 12
+#define GROUPS 1
 #define ATTN_TILES(n) ((n) == 4 ? 2 : 4)
 #define ATTN_DIMS(n) ((n) == 4 ? 4 : 8)
 #define ATTN_SUMS 4
@@ -146,11 +146,14 @@ OP vw vw_signed(vi v)
 {
 	return _mm512_xor_si512(v, _mm512_set1_epi32((int)0x80808080));
 }
-OP vi vi_dot(vi acc, vw w, const int8_t *p)
+OP void vi_dots(vi sum[], int n, const vw w[], int count, int bits, const int8_t *p, size_t stride)
 {
-	int32_t four;
-	__builtin_memcpy(&four, p, 4);
-	return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(four));
+	(void)count, (void)bits;
+	for (int c = 0; c < n; c++) {
+		int32_t four;
+		__builtin_memcpy(&four, p + (size_t)c * stride, 4);
+		sum[c] = _mm512_dpbusd_epi32(sum[c], w[0], _mm512_set1_epi32(four));
+	}
 }
 OP vf vf_times_2(vf p, vf n, vi t)
 {

@@ -7,9 +7,9 @@
 #define KERNELS pal__kernels_neon
 #define KERNELS_NAME "neon"
 #define WIDE_ACTS false
-#define ACT_QUANTS 32
 #define PANEL 12
 #define MAX_COLUMNS 4
+#define GROUPS 1
 #define ATTN_TILES(n) (4 / (n))
 #define ATTN_DIMS(n) (4 / (n))
 #define ATTN_SUMS 1
@@ -217,6 +217,12 @@ OP vi vi_dot(vi acc, vw w, const int8_t *p)
 	__builtin_memcpy(&four, p, 4);
 	int8x16_t a = vreinterpretq_s8_s32(vdupq_n_s32(four));
 	return (vi)EACH(E);
+}
+OP void vi_dots(vi sum[], int n, const vw w[], int count, int bits, const int8_t *p, size_t stride)
+{
+	(void)count, (void)bits;
+	for (int c = 0; c < n; c++)
+		sum[c] = vi_dot(sum[c], w[0], p + (size_t)c * stride);
 }
 #undef E
 OP vf vf_times_2(vf p, vf n, vi t)

@@ -20,9 +20,11 @@
  *   vf_fold(v, p)    four vectors' sums over their lanes, as ref.c's fold() has it
  *   vi_pack(p, v)    16 lanes within int8 to int8
  *   vi_lookup(table, v): 64 bytes v, each below 16, through table[16] (vi_table(p))
- *   vw, vw_codes(v)  64 bytes below 128 as an operand of vi_dot; vw_signed(v): of int8,
+ *   vw, vw_codes(v)  64 bytes below 128 as an operand of vi_dots; vw_signed(v): of int8,
  *                    for which the dot starts at nsum << VW_BIAS_SHIFT (0: at zero)
- *   vi_dot(acc, w, p)  acc[r] += sum of 4 products with the four quants at p
+ *   vi_dots(sum, n, w, count, bits, p, stride)  sum[c][r] += products of `count` vw, whose
+ *                    codes take `bits` bits, with the quants at p + c stride, 4 a vw
+ *   GROUPS           vw that vi_dots takes at once
  *   PANEL            columns of the widest panel
  *   vi_max(a, b)     the larger, without sign; vi_sum(v): of all lanes
  *   MAX_COLUMNS, ATTN_TILES(n), ATTN_DIMS(n)  what fits the registers
@@ -243,7 +245,7 @@ INLINE vi fifth_bits(vi high, int g)
 	return vi_sll(vi_and(spread, vi_set(0x01010101)), 4);
 }
 
-/* The codes of weights 4g .. 4g + 3 of block b of 32 columns, as an operand of vi_dot. */
+/* The codes of weights 4g .. 4g + 3 of block b of 32 columns, as an operand of vi_dots. */
 INLINE vw codes(pal__type type, const planes *t, size_t b, int g, vi table)
 {
 	size_t super = b / 8, s = b % 8; /* of the types with 256 columns a block */
@@ -325,6 +327,25 @@ INLINE int zero_shift(pal__type type)
 		return VW_BIAS_SHIFT ? VW_BIAS_SHIFT : -1;
 	default:
 		return -1;
+	}
+}
+
+/* Bits of the largest code (8 where the dots are biased): how long sums stay within 16 bits. */
+INLINE int code_bits(pal__type type)
+{
+	switch (type) {
+	case PAL__Q8_0:
+	case PAL__IQ4_NL:
+	case PAL__IQ4_XS:
+		return 8;
+	case PAL__Q6_K:
+		return 6;
+	case PAL__Q5_0:
+	case PAL__Q5_1:
+	case PAL__Q5_K:
+		return 5;
+	default:
+		return 4;
 	}
 }
 
@@ -436,10 +457,13 @@ INLINE void dots_of(pal__type type, const planes *t, size_t b, int parts, const 
 			(parts & 1 ? a->nsum[2 * c] : 0) + (parts & 2 ? a->nsum[2 * c + 1] : 0);
 		sum[c] = zero < 0 ? vi_set(0) : vi_sll(vi_set(nsum), zero);
 	}
-	for (int g = parts & 1 ? 0 : 4; g < (parts & 2 ? 8 : 4); g++) {
-		vw w = codes(type, t, b, g, table);
-		for (int c = 0; c < n; c++)
-			sum[c] = vi_dot(sum[c], w, a->q + c * ACT_QUANTS + g * (ACT_QUANTS / 8));
+	const int all = parts == 3 ? 8 : 4, count = all < GROUPS ? all : GROUPS;
+	for (int at = 0; at < all; at += count) {
+		int g = (parts & 1 ? 0 : 4) + at;
+		vw w[GROUPS];
+		for (int i = 0; i < count; i++)
+			w[i] = codes(type, t, b, g + i, table);
+		vi_dots(sum, n, w, count, code_bits(type), a->q + 4 * g, 32);
 	}
 	for (int c = 0; c < n; c++)
 		out[c] = vf_of_int(sum[c]);
