@@ -145,8 +145,10 @@ static pal_status check_head(const char *path, const pal__tiles_key *key, const 
 		 h.trailer_hash)
 		s = pal__fail(err, PAL_EFORMAT, "%s is damaged in its list of checksums", path);
 	pal__free(want);
-	t->data = t->file.data + l->head;
-	t->model_hash = h.model_hash;
+	if (s == PAL_OK) {
+		t->data = t->file.data + l->head;
+		t->model_hash = h.model_hash;
+	}
 	return s;
 }
 
