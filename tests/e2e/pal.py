@@ -549,7 +549,7 @@ class ChatAtATerminal(Case):
             t.type("Hello\n")
             t.expect("Hello.*?\n.")
             t.type("\x03")
-            if "(stopped)" in t.expect("> $"):
+            if "(stopped)" in t.expect("\n> $"):  # an answer may have "> " in it
                 break
         else:
             self.fail("no answer could be stopped")
