@@ -1,5 +1,5 @@
 /* AVX2 with FMA and F16C: 16 lanes are two registers. Dots with weights add up in 16 bits as
- * long as they are exact there, so codes of a byte are taken as two of 4 bits. */
+ * long as they are exact there. */
 #include <immintrin.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,7 +15,7 @@
 #define ATTN_DIMS(n) (4 / (n))
 #define ATTN_SUMS 2
 #define ROW_SUMS false
-#define VW_BIAS_SHIFT 7 /* unsigned halves of a byte: int8 + 128 */
+#define VW_BIAS_SHIFT 0
 
 #define OP static inline __attribute__((always_inline))
 
@@ -166,42 +166,43 @@ OP vw vw_codes(vi v)
 }
 OP vw vw_signed(vi v)
 {
-	return vi_xor(v, vi_set((int32_t)0x80808080));
+	return v;
 }
-/* Sums of products of two bytes, each below 2^bits, with quants of up to 127: 2^(7 - bits)
- * groups of them stay below 2^15. The sums are multiplied by `times`. */
-OP __m256i dot_8_rows(__m256i sum, const __m256i w[], int count, int bits, int16_t times,
+/* 8 rows of `count` groups by a column. Products of two bytes below 2^bits with quants, which are
+ * up to 127, stay within 16 bits for 2^(7 - bits) groups; those of int8 (8 bits) for one. */
+OP __m256i dot_8_rows(__m256i sum, const __m256i w[], const __m256i size[], int count, int bits,
 		      const int8_t *p)
 {
-	const int exact = 1 << (7 - bits);
+	const int exact = bits > 6 ? 1 : 1 << (7 - bits);
 	for (int i = 0; i < count; i += exact) {
 		__m256i s = _mm256_setzero_si256();
 		for (int j = i; j < count && j < i + exact; j++) {
 			int32_t four;
 			__builtin_memcpy(&four, p + 4 * j, 4);
-			s = _mm256_add_epi16(s,
-					     _mm256_maddubs_epi16(w[j], _mm256_set1_epi32(four)));
+			__m256i a = _mm256_set1_epi32(four);
+			a = _mm256_maddubs_epi16(size[j],
+						 bits == 8 ? _mm256_sign_epi8(a, w[j]) : a);
+			s = _mm256_add_epi16(s, a);
 		}
-		sum = _mm256_add_epi32(sum, _mm256_madd_epi16(s, _mm256_set1_epi16(times)));
+		sum = _mm256_add_epi32(sum, _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
 	}
 	return sum;
 }
+/* The weights of 8 rows at a time fit the registers: half as many groups where the weights
+ * themselves are needed beside their sizes (for few columns that does not pay). */
 OP void vi_dots(vi sum[], int n, const vw w[], int count, int bits, const int8_t *p, size_t stride)
 {
-	const __m256i low = _mm256_set1_epi8(15);
-	const int parts = bits > 7 ? 2 : 1;
-	for (int part = 0; part < 2 * parts; part++) { /* 8 registers of weights at a time */
-		__m256i u[GROUPS];
-		for (int i = 0; i < count; i++) {
-			u[i] = part & 1 ? w[i].b : w[i].a;
-			if (parts == 2)
-				u[i] = _mm256_and_si256(
-					part & 2 ? _mm256_srli_epi16(u[i], 4) : u[i], low);
+	const int most = bits == 8 && count > 4 && n > 2 ? 4 : count;
+	for (int at = 0; at < 2 * count; at += most) {
+		const int first = at % count, left = count - first, m = left < most ? left : most;
+		__m256i u[GROUPS], size[GROUPS];
+		for (int i = 0; i < m; i++) {
+			u[i] = at < count ? w[first + i].a : w[first + i].b;
+			size[i] = bits == 8 ? _mm256_abs_epi8(u[i]) : u[i];
 		}
 		for (int c = 0; c < n; c++) {
-			__m256i *to = part & 1 ? &sum[c].b : &sum[c].a;
-			*to = dot_8_rows(*to, u, count, parts == 2 ? 4 : bits, part & 2 ? 16 : 1,
-					 p + (size_t)c * stride);
+			__m256i *to = at < count ? &sum[c].a : &sum[c].b;
+			*to = dot_8_rows(*to, u, size, m, bits, p + (size_t)c * stride + 4 * first);
 		}
 	}
 }
