@@ -189,7 +189,7 @@ INLINE void amx_scale(pal__type type, amx_scaling t, int c0, int m, int lines)
 	for (int c = 0; c < m; c++)
 		sum[c] = t.first ? vf_set(0) : vf_load(t.acc[c0 + c]);
 	for (int b = 0; b < t.n; b++) {
-		pal__act_block a = pal__act_at((uint8_t *)(uintptr_t)t.panel, t.width, c0, false);
+		pal__act_block a = pal__act_at((uint8_t *)(uintptr_t)t.panel, t.width, c0);
 		const int32_t *dots1 = dots + 16 * AMX_WIDE;
 		vf scale = vf_load(t.scale), scale1 = vf_load(t.scale + 16);
 		vf min = vf_load(t.min), min1 = vf_load(t.min + 16);
@@ -216,7 +216,7 @@ INLINE void amx_scale(pal__type type, amx_scaling t, int c0, int m, int lines)
 		dots += parts * 16 * AMX_WIDE;
 		t.scale += parts * 16;
 		t.min += parts * 16;
-		t.panel += (size_t)t.width * PAL__ACT_BYTES(false);
+		t.panel += (size_t)t.width * PAL__ACT_BYTES;
 	}
 	for (int c = 0; c < m; c++)
 		vf_store(t.acc[c0 + c], sum[c]);
@@ -251,7 +251,7 @@ typedef struct {
 INLINE void amx_phase(pal__type type, const planes t[AMX_PAIR], int tiles, size_t b0, int n,
 		      vi table, const amx_columns *x, const amx_later *later, amx_scratch *s)
 {
-	const size_t stride = (size_t)x->width * PAL__ACT_BYTES(false);
+	const size_t stride = (size_t)x->width * PAL__ACT_BYTES;
 	const size_t k = type_sub_16(type) ? 16 : 32;
 	const int dots = type_sub_16(type) ? 2 * n : n;
 	const int early = amx_lines(type) / 2, late = amx_lines(type) - early;
@@ -337,12 +337,11 @@ INLINE void amx_panels(pal__type type, const pal__matrix *w, size_t tile0, size_
 {
 	amx_scratch s __attribute__((aligned(64)));
 	for (size_t c = 0; c < x->n;) {
-		amx_columns part = {.panels = (const uint8_t *)x->q +
-					      pal__panels_bytes(c, x->k, false),
+		amx_columns part = {.panels = (const uint8_t *)x->q + pal__panels_bytes(c, x->k),
 				    .ldy = ldy,
 				    .y = y + c * ldy};
 		part.width = pal__panel_width(x->n - c, AMX_WIDE);
-		part.panel_bytes = pal__panels_bytes((size_t)part.width, x->k, false);
+		part.panel_bytes = pal__panels_bytes((size_t)part.width, x->k);
 		part.n = (int)((x->n - c) / (size_t)part.width);
 		part.n = part.n < AMX_PANELS ? part.n : AMX_PANELS;
 		amx_configure(part.width, type_sub_16(type) ? 16 : 32);

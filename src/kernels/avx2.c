@@ -7,7 +7,6 @@
 
 #define KERNELS pal__kernels_avx2
 #define KERNELS_NAME "avx2"
-#define WIDE_ACTS false
 #define PANEL 12
 #define MAX_COLUMNS 12
 #define GROUPS 8

@@ -29,17 +29,17 @@ extern const int8_t pal__iq4_values[16];
 
 /* A column's part of 32 columns of a panel. */
 typedef struct {
-	int8_t *q;     /* [32], or int16 where wide */
+	int8_t *q;     /* [32] */
 	float *d;      /* [1] */
 	int32_t *nsum; /* [2] */
 	float *dsum;   /* [3] */
 } pal__act_block;
 
-static inline pal__act_block pal__act_at(uint8_t *block, int width, int c, bool wide)
+static inline pal__act_block pal__act_at(uint8_t *block, int width, int c)
 {
-	size_t w = (size_t)width, i = (size_t)c, quants = wide ? 64 : 32;
-	uint8_t *d = block + w * quants, *nsum = d + w * 4, *dsum = nsum + w * 8;
-	return (pal__act_block){.q = (int8_t *)(block + i * quants),
+	size_t w = (size_t)width, i = (size_t)c;
+	uint8_t *d = block + w * 32, *nsum = d + w * 4, *dsum = nsum + w * 8;
+	return (pal__act_block){.q = (int8_t *)(block + i * 32),
 				.d = (float *)(void *)d + i,
 				.nsum = (int32_t *)(void *)nsum + i * 2,
 				.dsum = (float *)(void *)dsum + i * 3};

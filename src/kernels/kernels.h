@@ -93,8 +93,7 @@ typedef struct {
 	/* Rounds columns [from, to) of x [width][k], whole blocks of 32, to their part of an
 	 * activation panel (kernels/matrix.h). */
 	void (*quantize)(const float *x, size_t k, size_t from, size_t to, int width, void *panel);
-	int panel;      /* columns of its widest panel */
-	bool wide_acts; /* panels hold int16 pairs instead of int8 */
+	int panel; /* columns of its widest panel */
 
 	/* y[c][r] for the rows of tiles [tile0, tile1) and every column of x.
 	 * y: [x->n][ldy] float; rows beyond w->n_rows are not written. */

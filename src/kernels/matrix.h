@@ -78,15 +78,15 @@ typedef struct {
 } pal__acts;
 
 /* 32 columns of a panel `w` wide, in this order:
- *   quants [w][32] int8 (wide: [w][8][4] int16, of every four quants 0, 2, 1, 3)
+ *   quants [w][32] int8
  *   d [w] float, the scales
  *   nsum [w][2] int32, minus the sum of the quants of either half
  *   dsum [w][3] float, d * sum of the quants of either half, and of all */
-#define PAL__ACT_BYTES(wide) ((size_t)((wide) ? 64 : 32) + 4 + 8 + 12)
+#define PAL__ACT_BYTES ((size_t)32 + 4 + 8 + 12)
 
-static inline size_t pal__panels_bytes(size_t n, size_t k, bool wide)
+static inline size_t pal__panels_bytes(size_t n, size_t k)
 {
-	return n * (k / 32) * PAL__ACT_BYTES(wide);
+	return n * (k / 32) * PAL__ACT_BYTES;
 }
 
 /* Width of the panel that starts where `left` columns are left; panel: the widest. */

@@ -6,7 +6,6 @@
 
 #define KERNELS pal__kernels_neon
 #define KERNELS_NAME "neon"
-#define WIDE_ACTS false
 #define PANEL 12
 #define MAX_COLUMNS 4
 #define GROUPS 1

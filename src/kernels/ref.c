@@ -81,9 +81,9 @@ static float quantize_block(const float x[32], float r[32])
 
 static void quantize_column(const float *x, size_t from, size_t to, int width, int c, void *panel)
 {
-	const size_t stride = (size_t)width * PAL__ACT_BYTES(false);
+	const size_t stride = (size_t)width * PAL__ACT_BYTES;
 	for (size_t b = from / 32; b < to / 32; b++) {
-		pal__act_block a = pal__act_at((uint8_t *)panel + b * stride, width, c, false);
+		pal__act_block a = pal__act_at((uint8_t *)panel + b * stride, width, c);
 		float r[32];
 		int32_t sum[2] = {0, 0};
 		*a.d = quantize_block(x + 32 * b, r);
@@ -147,10 +147,10 @@ static void row_by_panel(const pal__matrix *w, size_t row, const uint8_t *panel,
 		for (int b = 0; b < info->block / 32; b++) {
 			for (int c = 0; c < width; c++) {
 				pal__act_block a =
-					pal__act_at((uint8_t *)(uintptr_t)panel, width, c, false);
+					pal__act_at((uint8_t *)(uintptr_t)panel, width, c);
 				acc[c] = dot_block(&block, &a, acc[c], b);
 			}
-			panel += (size_t)width * PAL__ACT_BYTES(false);
+			panel += (size_t)width * PAL__ACT_BYTES;
 		}
 	}
 }
@@ -198,7 +198,7 @@ static void matmul(const pal__matrix *w, size_t tile0, size_t tile1, const pal__
 			for (int i = 0; i < width; i++)
 				y[(c + (size_t)i) * ldy + row] = acc[i];
 			c += (size_t)width;
-			panel += pal__panels_bytes((size_t)width, x->k, false);
+			panel += pal__panels_bytes((size_t)width, x->k);
 		}
 	}
 }

@@ -175,23 +175,13 @@ INLINE void store_block(const rounding *t, int b, const int8_t q[32], const pal_
 		a->dsum[h] = *a->d * sums[2 + h];
 	}
 	a->dsum[2] = *a->d * (sums[2] + sums[3]);
-	if (!WIDE_ACTS) {
-		memcpy(a->q, q, 32);
-		return;
-	}
-	int16_t *wide = (int16_t *)(void *)a->q;
-	for (int i = 0; i < 32; i += 4) {
-		wide[i] = q[i];
-		wide[i + 1] = q[i + 2];
-		wide[i + 2] = q[i + 1];
-		wide[i + 3] = q[i + 3];
-	}
+	memcpy(a->q, q, 32);
 }
 
 /* Each step for all columns before the next, so that nothing waits for what it needs. */
 static void quantize(const float *x, size_t k, size_t from, size_t to, int width, void *panel)
 {
-	const size_t stride = (size_t)width * PAL__ACT_BYTES(WIDE_ACTS);
+	const size_t stride = (size_t)width * PAL__ACT_BYTES;
 	uint8_t *block = (uint8_t *)panel + from / 32 * stride;
 	rounding t[PAL__MAX_PANEL] = {{{0}, {0}, {{0}}, {0}}};
 	int8_t q[BLOCKS][32];
@@ -205,8 +195,8 @@ static void quantize(const float *x, size_t k, size_t from, size_t to, int width
 		for (int c = 0; c < width; c++) {
 			round_blocks(x + (size_t)c * k, n, &t[c], q);
 			for (int b = 0; b < n; b++) {
-				pal__act_block a = pal__act_at(block + (size_t)b * stride, width, c,
-							       WIDE_ACTS);
+				pal__act_block a =
+					pal__act_at(block + (size_t)b * stride, width, c);
 				store_block(&t[c], b, q[b], &a);
 			}
 		}
@@ -512,9 +502,9 @@ INLINE void mul_tile(pal__type type, const pal__matrix *w, size_t tile, const ui
 	vf acc[PAL__MAX_PANEL];
 	for (int c = 0; c < n; c++)
 		acc[c] = vf_set(0);
-	size_t blocks = w->n_cols / 32, stride = (size_t)width * PAL__ACT_BYTES(WIDE_ACTS);
+	size_t blocks = w->n_cols / 32, stride = (size_t)width * PAL__ACT_BYTES;
 	for (size_t b = 0; b < blocks; b++, panel += stride) {
-		pal__act_block a = pal__act_at((uint8_t *)(uintptr_t)panel, width, c0, WIDE_ACTS);
+		pal__act_block a = pal__act_at((uint8_t *)(uintptr_t)panel, width, c0);
 		size_t quants = codes_bytes(type);
 		for (size_t line = 0; line < quants; line += 64)
 			__builtin_prefetch(t.p[0] + b * quants + line + PREFETCH);
@@ -562,7 +552,7 @@ INLINE void mul_panels(pal__type type, const pal__matrix *w, size_t tile, const 
 			}
 		}
 		c += (size_t)width;
-		panel += pal__panels_bytes((size_t)width, x->k, WIDE_ACTS);
+		panel += pal__panels_bytes((size_t)width, x->k);
 	}
 }
 
@@ -1150,9 +1140,9 @@ static void attn_end(const float *acc, float sum, size_t n, float *out)
 }
 
 /* What instruction sets that build on this one have in common with it. */
-#define TABLE                                                                                   \
-	.quantize = quantize, .wide_acts = WIDE_ACTS, .rms_norm = rms_norm, .rope = rope,       \
-	.swiglu = swiglu, .geglu = geglu, .add = add, .scale = scale, .attn_begin = attn_begin, \
+#define TABLE                                                                       \
+	.quantize = quantize, .rms_norm = rms_norm, .rope = rope, .swiglu = swiglu, \
+	.geglu = geglu, .add = add, .scale = scale, .attn_begin = attn_begin,       \
 	.attn_end = attn_end, .to_half = to_half, .to_int16 = to_int16
 
 const pal__kernels KERNELS = {

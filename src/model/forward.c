@@ -46,7 +46,7 @@ static bool lay_out(pal__scratch *s, const pal_model *m, int n_rows, pal__arena 
 		{(void **)&s->q, max_size(2 * (heads + kv), 2 * h->n_ff) * n * f},
 		{(void **)&s->rope[0], n * h->n_rot * f},
 		{(void **)&s->rope[1], n * h->n_rot * f},
-		{&s->panels, pal__panels_bytes(n, widest + 31, m->kernels->wide_acts)},
+		{&s->panels, pal__panels_bytes(n, widest + 31)},
 		{(void **)&s->workers, s->worker_bytes * (size_t)pal__pool_threads(m->pool)},
 	};
 	*total = 0;
@@ -189,8 +189,7 @@ static void prepare_columns(const preparation *p, size_t first, int width, size_
 	}
 	if (p->round)
 		k->quantize(x + first * p->k, p->k, from, to, width,
-			    (uint8_t *)p->a->s->panels +
-				    pal__panels_bytes(first, p->k, k->wide_acts));
+			    (uint8_t *)p->a->s->panels + pal__panels_bytes(first, p->k));
 }
 
 static void rows_item(void *arg, size_t item, int worker)

@@ -115,7 +115,7 @@ static void make_acts(const pal__kernels *k, const float *x, size_t n, size_t co
 		k->quantize(x + c * cols, cols, half, cols, width, panel);
 		k->quantize(x + c * cols, cols, 0, half, width, panel);
 		c += (size_t)width;
-		panel += pal__panels_bytes((size_t)width, cols, k->wide_acts);
+		panel += pal__panels_bytes((size_t)width, cols);
 	}
 }
 
@@ -159,7 +159,7 @@ static bool test_matmul(const pal__kernels *k, pal__type type, bool hostile)
 	pal__matrix m;
 	bool good = pal__matrix_shape(&m, type, n_rows, cols) && pack(&m, rows, row_bytes);
 
-	size_t out = n * ldy * sizeof(float), panels = pal__panels_bytes(n, cols, true);
+	size_t out = n * ldy * sizeof(float), panels = pal__panels_bytes(n, cols);
 	float *a = need(out), *b = need(out);
 	void *qa = need(panels), *qb = need(panels);
 	pal__acts xa, xb;
@@ -190,7 +190,7 @@ static bool test_columns(const pal__kernels *k, pal__type type)
 	float *x = floats(n * cols, false);
 	pal__matrix m;
 	bool good = pal__matrix_shape(&m, type, n_rows, cols) && pack(&m, rows, row_bytes);
-	size_t out = n * n_rows * sizeof(float), panels = pal__panels_bytes(n, cols, true);
+	size_t out = n * n_rows * sizeof(float), panels = pal__panels_bytes(n, cols);
 	float *a = need(out), *b = need(out);
 	void *q = need(panels);
 	pal__acts acts;
@@ -436,7 +436,7 @@ static bool test_meaning(pal__type type)
 	float *x = floats(cols, false), *w = need(cols * sizeof *w), *y = need(n_rows * sizeof *y);
 	pal__matrix m;
 	bool good = pal__matrix_shape(&m, type, n_rows, cols) && pack(&m, rows, row_bytes);
-	void *q = need(pal__panels_bytes(1, cols, true));
+	void *q = need(pal__panels_bytes(1, cols));
 	pal__acts acts;
 	make_acts(&pal__kernels_scalar, x, 1, cols, type, q, &acts);
 	pal__kernels_scalar.matmul(&m, 0, m.n_tiles, &acts, y, n_rows);
@@ -459,7 +459,7 @@ static bool test_meaning(pal__type type)
 	give(m.data, pal__matrix_bytes(&m));
 	give(rows, n_rows * row_bytes);
 	give(x, cols * sizeof *x), give(w, cols * sizeof *w), give(y, n_rows * sizeof *y);
-	give(q, pal__panels_bytes(1, cols, true));
+	give(q, pal__panels_bytes(1, cols));
 	return good;
 }
 
