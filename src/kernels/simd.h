@@ -435,8 +435,8 @@ INLINE bool type_sub_16(pal__type t)
 
 /* --- matmul ------------------------------------------------------------------- */
 
-/* Weights 4 g0 to 4 g1 - 1 of block b by n columns: the exact dots, as float. Parts: of the
- * halves, bit 0 and bit 1. */
+/* The halves of block b that `parts` names (1, 2, or 3: both) by n columns: the exact dots, as
+ * float. */
 INLINE void dots_of(pal__type type, const planes *t, size_t b, int parts, const pal__act_block *a,
 		    int n, vi table, vf out[])
 {

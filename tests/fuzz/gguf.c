@@ -9,17 +9,10 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "check.h"
 #include "model/gguf.h"
 #include "model/inspect.h"
 #include "model/vocab.h"
-
-#define CHECK(c)                                                                        \
-	do {                                                                            \
-		if (!(c)) {                                                             \
-			fprintf(stderr, "%s:%d: broken: %s\n", __FILE__, __LINE__, #c); \
-			abort();                                                        \
-		}                                                                       \
-	} while (0)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
