@@ -136,11 +136,62 @@ typedef struct pal_session pal_session;
  * position, a tenth of the error of F16 (IEEE half) in the same memory. */
 typedef enum pal_kv_type { PAL_KV_I16, PAL_KV_F16, PAL_KV_F32 } pal_kv_type;
 
+/* What a session remembers. FULL: K/V of every position. WINDOW: of the first `sink` and the
+ * last `window` ones. RESTORED: of those, and of chunks of evicted positions that are brought
+ * back when generation starts and as it goes on. While nothing has been evicted all three give
+ * the same bits. */
+typedef enum pal_kv_policy { PAL_KV_FULL, PAL_KV_WINDOW, PAL_KV_RESTORED } pal_kv_policy;
+
+/* How far away sinks and restored chunks seem. COMPACT: as if they stood right before the
+ * window, so that nothing is ever farther than the budget. ORIGINAL: as far as they are. */
+typedef enum pal_positions { PAL_POSITIONS_COMPACT, PAL_POSITIONS_ORIGINAL } pal_positions;
+
+/* Where the K/V of a restored chunk come from. RECOMPUTE: the model reads the chunk again, with
+ * `left` tokens before it. SPILL: they were written to disk when they were evicted. HIDDEN: they
+ * are computed from the layers' inputs, which were written to disk. PROJECT: the model's first
+ * layers read the chunk, and the side-car's projection gives the layers above. */
+typedef enum pal_source {
+	PAL_SOURCE_RECOMPUTE,
+	PAL_SOURCE_SPILL,
+	PAL_SOURCE_HIDDEN,
+	PAL_SOURCE_PROJECT
+} pal_source;
+#define PAL_N_SOURCES 4
+
+typedef enum pal_spill_type { PAL_SPILL_F16, PAL_SPILL_INT8, PAL_SPILL_AFFINE4 } pal_spill_type;
+
+#define PAL_CHUNK 32       /* positions of a chunk */
+#define PAL_CHUNK_MARGIN 8 /* on either side, restored with it */
+#define PAL_MAX_SLOTS 32   /* chunks that are restored at once */
+
+/* Zeros are the defaults. */
 typedef struct pal_session_options {
-	int64_t n_ctx; /* positions to make room for; 0: the model's trained context */
+	int64_t n_ctx; /* positions to make room for; 0: what the model was trained for, or, of a
+			* bounded session, no limit but PAL_MAX_LOG */
 	pal_kv_type kv_type;
 	int n_batch; /* tokens of one forward pass, 1 to PAL_MAX_BATCH; 0: PAL_MAX_BATCH */
+
+	pal_kv_policy kv_policy;
+	uint64_t kv_budget; /* bytes of K/V; 0: what sink, window and slots take. Those of them that
+			     * are 0 are chosen to fill the budget */
+	int64_t sink, window; /* positions; 0: 4 and 256 */
+	int slots;            /* chunks, 1 to PAL_MAX_SLOTS; 0: 4 */
+	int reread;           /* positions that are read again when chunks are restored; 0: 32 */
+	pal_positions positions;
+	bool exact_full_layers; /* of a model with sliding layers, the others keep everything */
+	pal_source source;
+	int left;                  /* tokens of context to the left of a chunk; 0: 64 */
+	int rounds;                /* of selection at most; 0: 4 */
+	int round_chunks;          /* chosen in a round; 0: 2 */
+	bool restore_prefill;      /* restore every 64 positions of what is appended, too */
+	bool no_restore_generated; /* not as generation goes on */
+	const char *side_car;      /* file of `pal fit`, or NULL */
+	const char *disk_dir;      /* for files of its own without a name; NULL: $TMPDIR or /var/tmp */
+	pal_spill_type spill_type;
+	uint64_t disk_budget; /* bytes of spilled K/V or hidden states; 0: no limit */
 } pal_session_options;
+
+#define PAL_MAX_LOG ((int64_t)1 << 28) /* tokens of a bounded session */
 
 /* The bytes that a session with these options takes, K/V and scratch, fixed when it opens. */
 pal_status pal_session_need(const pal_model *model, const pal_session_options *options,
@@ -166,6 +217,47 @@ const float *pal_session_logits(const pal_session *s);
 /* Forgets all but the first n tokens. The last logits are gone until the next
  * append (n > 0). Errors: PAL_EINVAL (n beyond the length). */
 pal_status pal_session_truncate(pal_session *s, int64_t n, pal_error *err);
+
+/* --- restoration ---------------------------------------------------------- */
+
+/* At `position` tokens of the log the restored slots were filled with these chunks, and the
+ * last `reread` positions read again with them in sight. Chunk c is positions
+ * [32 c, 32 c + 32), and margins. The logits of a session are a function of weights, log and
+ * events. */
+typedef struct pal_event {
+	int64_t position;
+	int32_t reread, n_chunks;
+	int32_t chunks[PAL_MAX_SLOTS];  /* ascending */
+	uint8_t sources[PAL_MAX_SLOTS]; /* pal_source that filled it */
+} pal_event;
+
+/* What a session has done so far. Counts of positions are of this moment, the others sums. */
+typedef struct pal_session_stats {
+	int64_t length, resident, evicted; /* positions; resident: sinks, window and restored */
+	int64_t restored;                  /* positions in restored slots */
+	uint64_t events, rounds;
+	uint64_t filled[PAL_N_SOURCES];    /* chunks, by source */
+	uint64_t fallbacks;                /* chunks that another source than asked for gave */
+	uint64_t dropped;                  /* chunks that disk_budget made it forget */
+	uint64_t far_reads;                /* restored positions that queries attended to, summed */
+	uint64_t kv_bytes, scratch_bytes, disk_bytes;
+	double select_s, fill_s, reread_s; /* seconds */
+	char note[256];                    /* why there were fallbacks, the last one; or "" */
+} pal_session_stats;
+
+void pal_session_get_stats(const pal_session *s, pal_session_stats *out);
+
+/* Chooses chunks for the last positions and restores them, as pal_generate does before its first
+ * token. Nothing happens where nothing is evicted or the policy restores nothing. */
+pal_status pal_session_restore(pal_session *s, pal_error *err);
+
+/* Applies one event: its position is the log's length. The sources are those named, and where
+ * one of them fails the event fails. */
+pal_status pal_session_apply(pal_session *s, const pal_event *event, pal_error *err);
+
+/* The number of events so far, and event i of them. */
+uint64_t pal_session_n_events(const pal_session *s);
+pal_status pal_session_event(const pal_session *s, uint64_t i, pal_event *out, pal_error *err);
 
 /* --- sampling and generation -------------------------------------------- */
 
