@@ -186,7 +186,7 @@ typedef struct pal_session_options {
 	bool restore_prefill;      /* restore every 64 positions of what is appended, too */
 	bool no_restore_generated; /* not as generation goes on */
 	const char *side_car;      /* file of `pal fit`, or NULL */
-	const char *disk_dir;      /* for files of its own without a name; NULL: $TMPDIR or /var/tmp */
+	const char *disk_dir; /* for files of its own without a name; NULL: $TMPDIR or /var/tmp */
 	pal_spill_type spill_type;
 	uint64_t disk_budget; /* bytes of spilled K/V or hidden states; 0: no limit */
 } pal_session_options;
@@ -236,10 +236,10 @@ typedef struct pal_session_stats {
 	int64_t length, resident, evicted; /* positions; resident: sinks, window and restored */
 	int64_t restored;                  /* positions in restored slots */
 	uint64_t events, rounds;
-	uint64_t filled[PAL_N_SOURCES];    /* chunks, by source */
-	uint64_t fallbacks;                /* chunks that another source than asked for gave */
-	uint64_t dropped;                  /* chunks that disk_budget made it forget */
-	uint64_t far_reads;                /* restored positions that queries attended to, summed */
+	uint64_t filled[PAL_N_SOURCES]; /* chunks, by source */
+	uint64_t fallbacks;             /* chunks that another source than asked for gave */
+	uint64_t dropped;               /* chunks that disk_budget made it forget */
+	uint64_t far_reads;             /* restored positions that queries attended to, summed */
 	uint64_t kv_bytes, scratch_bytes, disk_bytes;
 	double select_s, fill_s, reread_s; /* seconds */
 	char note[256];                    /* why there were fallbacks, the last one; or "" */

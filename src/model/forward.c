@@ -17,7 +17,20 @@ typedef struct {
 	pal__scratch *s;
 	const pal__row *rows;
 	int n;
+	bool far; /* some rows see far ones, at compact positions */
+	const pal__tap *tap;
 } pass;
+
+/* Queries of one session and kv head. Query i is head i % group of row i / group. */
+typedef struct {
+	pal__kv *kv;
+	pal__attn_query q[PAL__ATTN_MAX_QUERIES];
+	size_t at[PAL__ATTN_MAX_QUERIES];     /* of their vectors in q and mixed, in heads */
+	int64_t pos[PAL__ATTN_MAX_QUERIES];   /* ascending */
+	int64_t first[PAL__ATTN_MAX_QUERIES]; /* position they see, ascending */
+	size_t n, far;                        /* queries from `far` on see the far rows */
+	uint8_t *rows;
+} query_run;
 
 /* --- scratch ------------------------------------------------------------------ */
 
@@ -35,7 +48,7 @@ static bool lay_out(pal__scratch *s, const pal_model *m, int n_rows, pal__arena 
 	       kv = h->n_kv_heads * h->head_dim;
 	size_t widest = max_size(max_size(h->n_embd, heads), h->n_ff), f = sizeof(float);
 	size_t stride = (h->head_dim + 15) & ~(size_t)15;
-	s->worker_bytes = pal__arena_need(PAL__ATTN_MAX_QUERIES * sizeof(pal__attn_query)) +
+	s->worker_bytes = pal__arena_need(sizeof(query_run)) +
 			  PAL__ATTN_MAX_QUERIES * (stride * f + pal__attn_row(h->head_dim));
 	struct {
 		void **to;
@@ -43,9 +56,10 @@ static bool lay_out(pal__scratch *s, const pal_model *m, int n_rows, pal__arena 
 	} parts[] = {
 		{(void **)&s->x, n * h->n_embd * f},
 		{(void **)&s->y, n * h->n_embd * f},
-		{(void **)&s->q, max_size(2 * (heads + kv), 2 * h->n_ff) * n * f},
+		{(void **)&s->q, max_size(3 * heads + 2 * kv, 2 * h->n_ff) * n * f},
 		{(void **)&s->rope[0], n * h->n_rot * f},
 		{(void **)&s->rope[1], n * h->n_rot * f},
+		{(void **)&s->rope[2], n * h->n_rot * f},
 		{&s->panels, pal__panels_bytes(n, widest + 31)},
 		{(void **)&s->workers, s->worker_bytes * (size_t)pal__pool_threads(m->pool)},
 	};
@@ -62,6 +76,7 @@ static bool lay_out(pal__scratch *s, const pal_model *m, int n_rows, pal__arena 
 	s->k = s->q + n * heads;
 	s->v = s->k + n * kv;
 	s->mixed = s->v + n * kv;
+	s->q_far = s->mixed + n * heads;
 	s->gate = s->q;
 	s->up = s->gate + n * h->n_ff;
 	return true;
@@ -257,28 +272,28 @@ static void multiply(const pass *a, preparation p, const product *list, int n_li
 
 typedef struct {
 	const pass *a;
-	const pal__layer *w;
 	size_t layer;
 	bool slides;
 	size_t queries, chunks; /* of an item; of a kv head */
 } attention;
 
-static const float *angles(const attention *t, size_t row)
-{
-	return t->a->s->rope[t->slides] + row * t->a->h->n_rot;
-}
-
-/* A head of q or k: bias, norm, rotation. */
-static void finish_head(const attention *t, size_t row, float *x, const float *bias,
-			const float *norm)
+static void rotate(const attention *t, size_t row, int kind, float *x)
 {
 	const pal__hparams *h = t->a->h;
-	const float *cos = angles(t, row);
-	if (bias)
-		t->a->k->add(x, bias, h->head_dim);
-	if (norm)
-		t->a->k->rms_norm(x, norm, h->head_dim, h->rms_eps, x);
+	const float *cos = t->a->s->rope[kind] + row * h->n_rot;
 	t->a->k->rope(x, cos, cos + h->n_rot / 2, h->n_rot);
+}
+
+void pal__finish_part(const pal_model *m, size_t layer, pal__part part, size_t head, float *x)
+{
+	const pal__layer *w = &m->layers[layer];
+	size_t hd = m->h.head_dim;
+	const float *bias = part == PAL__Q ? w->bq : part == PAL__K ? w->bk : w->bv;
+	const float *norm = part == PAL__Q ? w->q_norm : part == PAL__K ? w->k_norm : NULL;
+	if (bias)
+		m->kernels->add(x, bias + head * hd, hd);
+	if (norm)
+		m->kernels->rms_norm(x, norm, hd, m->h.rms_eps, x);
 }
 
 /* One row's share of a kv head: its queries, and K and V into the memory. */
@@ -288,12 +303,18 @@ static void store_row(const attention *t, size_t row, size_t head)
 	size_t hd = h->head_dim, group = h->n_heads / h->n_kv_heads;
 	float *k = t->a->s->k + (row * h->n_kv_heads + head) * hd;
 	float *v = t->a->s->v + (row * h->n_kv_heads + head) * hd;
-	for (size_t i = head * group; i < (head + 1) * group; i++)
-		finish_head(t, row, t->a->s->q + (row * h->n_heads + i) * hd,
-			    t->w->bq ? t->w->bq + i * hd : NULL, t->w->q_norm);
-	finish_head(t, row, k, t->w->bk ? t->w->bk + head * hd : NULL, t->w->k_norm);
-	if (t->w->bv)
-		t->a->k->add(v, t->w->bv + head * hd, hd);
+	for (size_t i = head * group; i < (head + 1) * group; i++) {
+		size_t at = (row * h->n_heads + i) * hd;
+		pal__finish_part(t->a->m, t->layer, PAL__Q, i, t->a->s->q + at);
+		if (t->a->far && !t->slides) {
+			memcpy(t->a->s->q_far + at, t->a->s->q + at, hd * sizeof(float));
+			rotate(t, row, 2, t->a->s->q_far + at);
+		}
+		rotate(t, row, t->slides, t->a->s->q + at);
+	}
+	pal__finish_part(t->a->m, t->layer, PAL__K, head, k);
+	rotate(t, row, t->slides, k);
+	pal__finish_part(t->a->m, t->layer, PAL__V, head, v);
 	pal__kv_store(t->a->rows[row].kv, t->a->k, t->layer, head, t->a->rows[row].pos, k, v);
 }
 
@@ -308,84 +329,106 @@ static void store_item(void *arg, size_t item, int worker)
 		store_row(t, row, item % heads);
 }
 
-/* Queries [first, first + n) of one session and kv head, block by block. */
-static void attend_run(const attention *t, size_t head, const pal__row *rows, const size_t *row_of,
-		       pal__attn_query *q, size_t n)
+/* Reads vectors [from, n) from `from_vectors`. */
+static void begin(const attention *t, query_run *r, const float *vectors, size_t from)
 {
-	const pal__hparams *h = t->a->h;
-	pal__kv *kv = rows[row_of[0]].kv;
-	int64_t window = t->slides ? h->window : 0, first, end, skip;
-	pal__kv_blocks(kv, rows[row_of[0]].pos, window, &first, &skip);
-	pal__kv_blocks(kv, rows[row_of[n - 1]].pos, window, &skip, &end);
-	for (int64_t b = first; b < end; b++) {
-		pal__attn_kv block = pal__kv_block(kv, t->layer, head, b);
-		block.scale = h->attn_scale;
-		if (b + 1 < end)
-			block.next = pal__kv_block(kv, t->layer, head, b + 1).k;
-		size_t from = 0, to = 0;
-		for (size_t i = 0; i < n; i++) {
-			int64_t pos = rows[row_of[i]].pos, b0, b1;
-			pal__kv_blocks(kv, pos, window, &b0, &b1);
-			if (b < b0)
-				break; /* and so are all after it */
-			if (b >= b1) {
-				from = to = i + 1;
-				continue;
-			}
-			pal__kv_range(kv, pos, window, b, &q[i].lo, &q[i].hi);
-			to = i + 1;
-		}
-		for (size_t i = from; i < to; i += PAL__ATTN_MAX_QUERIES) {
-			size_t left = to - i;
-			t->a->k->attn(
-				&block, q + i,
-				(int)(left < PAL__ATTN_MAX_QUERIES ? left : PAL__ATTN_MAX_QUERIES));
-		}
+	size_t hd = t->a->h->head_dim;
+	for (size_t i = from; i < r->n; i++) {
+		r->q[i].q = vectors + r->at[i] * hd;
+		r->q[i].row = r->rows + i * pal__attn_row(hd);
+		if (r->kv->shape.kind == PAL__KV_INT16)
+			t->a->k->attn_begin(r->q[i].q, hd, r->rows + i * pal__attn_row(hd));
 	}
 }
 
-/* Some queries of one kv head: query i is head i % group of row i / group. */
+static void attend_far(const attention *t, size_t head, query_run *r)
+{
+	size_t rows = r->kv->far_rows, n = r->n - r->far;
+	begin(t, r, r->kv->shape.original ? t->a->s->q : t->a->s->q_far, r->far);
+	for (size_t b = 0; b * PAL__ATTN_BLOCK < rows; b++) {
+		pal__attn_kv block = pal__kv_far_block(r->kv, t->layer, head, b);
+		size_t left = rows - b * PAL__ATTN_BLOCK;
+		block.scale = t->a->h->attn_scale;
+		for (size_t i = r->far; i < r->n; i++) {
+			r->q[i].lo = 0;
+			r->q[i].hi = left < PAL__ATTN_BLOCK ? (int)left : PAL__ATTN_BLOCK;
+		}
+		t->a->k->attn(&block, r->q + r->far, (int)n);
+	}
+}
+
+/* Block by block; a block's queries are neighbours, since both ends of what they see ascend. */
+static void attend_near(const attention *t, size_t head, query_run *r)
+{
+	int64_t end = r->pos[r->n - 1] / PAL__ATTN_BLOCK + 1;
+	begin(t, r, t->a->s->q, 0);
+	for (int64_t b = r->first[0] / PAL__ATTN_BLOCK; b < end; b++) {
+		int64_t start = b * PAL__ATTN_BLOCK;
+		pal__attn_kv block = pal__kv_block(r->kv, t->layer, head, b);
+		size_t from = 0, to;
+		block.scale = t->a->h->attn_scale;
+		if (b + 1 < end)
+			block.next = pal__kv_block(r->kv, t->layer, head, b + 1).k;
+		while (r->pos[from] < start)
+			from++;
+		for (to = from; to < r->n && r->first[to] < start + PAL__ATTN_BLOCK; to++) {
+			int64_t lo = r->first[to] - start, hi = r->pos[to] + 1 - start;
+			r->q[to].lo = lo > 0 ? (int)lo : 0;
+			r->q[to].hi = hi < PAL__ATTN_BLOCK ? (int)hi : PAL__ATTN_BLOCK;
+		}
+		if (to > from)
+			t->a->k->attn(&block, r->q + from, (int)(to - from));
+	}
+}
+
+/* Fills a run with queries [at, end) of the kv head, as many as are of one session. */
+static void take_run(const attention *t, query_run *r, size_t head, size_t at, size_t end)
+{
+	const pal__hparams *h = t->a->h;
+	size_t group = h->n_heads / h->n_kv_heads;
+	r->kv = t->a->rows[at / group].kv;
+	r->far = SIZE_MAX;
+	for (r->n = 0; at < end && t->a->rows[at / group].kv == r->kv; at++, r->n++) {
+		size_t row = at / group;
+		int64_t pos = t->a->rows[row].pos;
+		pal__kv_sight sight = pal__kv_sees(r->kv, t->layer, pos);
+		r->at[r->n] = row * h->n_heads + head * group + at % group;
+		r->pos[r->n] = pos;
+		r->first[r->n] = sight.first;
+		if (sight.far && r->far == SIZE_MAX)
+			r->far = r->n;
+	}
+}
+
 static void attend_item(void *arg, size_t item, int worker)
 {
 	const attention *t = arg;
 	const pal__hparams *h = t->a->h;
-	size_t hd = h->head_dim, stride = (hd + 15) & ~(size_t)15,
-	       group = h->n_heads / h->n_kv_heads;
+	size_t hd = h->head_dim, stride = (hd + 15) & ~(size_t)15;
 	size_t head = item / t->chunks, at = item % t->chunks * t->queries;
-	size_t all = (size_t)t->a->n * group, n = all - at < t->queries ? all - at : t->queries;
+	size_t end = (size_t)t->a->n * (h->n_heads / h->n_kv_heads);
 	uint8_t *space = t->a->s->workers + (size_t)worker * t->a->s->worker_bytes;
-	pal__attn_query *q = (void *)space;
-	uint8_t *rows = space + pal__arena_need(PAL__ATTN_MAX_QUERIES * sizeof *q);
-	float *acc = (float *)(void *)(rows + PAL__ATTN_MAX_QUERIES * pal__attn_row(hd));
-	size_t row_of[PAL__ATTN_MAX_QUERIES];
-	memset(acc, 0, n * stride * sizeof *acc);
-	for (size_t i = 0; i < n; i++) {
-		row_of[i] = (at + i) / group;
-		size_t in = row_of[i] * h->n_heads + head * group + (at + i) % group;
-		q[i] = (pal__attn_query){
-			.q = t->a->s->q + in * hd,
-			.row = rows + i * pal__attn_row(hd),
-			.acc = acc + i * stride,
-			.max = -INFINITY,
-		};
-		if (t->a->rows[row_of[i]].kv->shape.kind == PAL__KV_INT16)
-			t->a->k->attn_begin(q[i].q, hd, rows + i * pal__attn_row(hd));
-	}
-	for (size_t i = 0, end; i < n; i = end) { /* rows of one session are neighbours */
-		for (end = i + 1; end < n; end++)
-			if (t->a->rows[row_of[end]].kv != t->a->rows[row_of[i]].kv)
-				break;
-		attend_run(t, head, t->a->rows, row_of + i, q + i, end - i);
-	}
-	for (size_t i = 0; i < n; i++) {
-		size_t out = row_of[i] * h->n_heads + head * group + (at + i) % group;
-		t->a->k->attn_end(q[i].acc, q[i].sum, hd, t->a->s->mixed + out * hd);
+	query_run *r = (void *)space;
+	end = at + t->queries < end ? at + t->queries : end;
+	r->rows = space + pal__arena_need(sizeof *r);
+	float *acc = (float *)(void *)(r->rows + PAL__ATTN_MAX_QUERIES * pal__attn_row(hd));
+	for (; at < end; at += r->n) {
+		take_run(t, r, head, at, end);
+		memset(acc, 0, r->n * stride * sizeof *acc);
+		for (size_t i = 0; i < r->n; i++)
+			r->q[i] = (pal__attn_query){.acc = acc + i * stride, .max = -INFINITY};
+		if (r->far < r->n)
+			attend_far(t, head, r);
+		attend_near(t, head, r);
+		for (size_t i = 0; i < r->n; i++)
+			t->a->k->attn_end(r->q[i].acc, r->q[i].sum, hd,
+					  t->a->s->mixed + r->at[i] * hd);
 	}
 }
 
 static void attend(const pass *a, size_t layer)
 {
-	attention t = {.a = a, .w = &a->m->layers[layer], .layer = layer};
+	attention t = {.a = a, .layer = layer};
 	t.slides = pal__layer_slides(a->h, layer);
 	size_t heads = a->h->n_kv_heads, all = (size_t)a->n * (a->h->n_heads / heads);
 	size_t items = (size_t)pal__pool_threads(a->m->pool) * 4;
@@ -415,6 +458,8 @@ static void run_layer(const pass *a, size_t layer)
 			       .norm = w->attn_norm,
 			       .normed = s->y},
 		 (product[]){{&w->wq, s->q}, {&w->wk, s->k}, {&w->wv, s->v}}, 3);
+	if (a->tap && a->tap->at)
+		a->tap->at(a->tap->user, layer, s, a->n);
 	attend(a, layer);
 	multiply(a, (preparation){.x = s->mixed}, (product[]){{&w->wo, s->y}}, 1);
 	multiply(a,
@@ -436,10 +481,12 @@ static void embed_item(void *arg, size_t item, int worker)
 	pal__matrix_row(&a->m->embd, (size_t)a->rows[item].token, x);
 	if (h->embd_scale != 1)
 		a->k->scale(x, h->embd_scale, h->n_embd);
-	for (int i = 0; i < (h->window ? 2 : 1); i++) {
+	for (int i = 0; i < 3; i++) {
 		float *cos = a->s->rope[i] + item * h->n_rot;
-		pal__rope_at(i ? &h->rope_sliding : &h->rope, h->n_rot, a->rows[item].pos, cos,
-			     cos + h->n_rot / 2);
+		int64_t pos = i == 2 ? pal__kv_far_pos(a->rows[item].kv) : a->rows[item].pos;
+		if (i == 1 ? h->window > 0 : i == 0 || a->far)
+			pal__rope_at(i == 1 ? &h->rope_sliding : &h->rope, h->n_rot, pos, cos,
+				     cos + h->n_rot / 2);
 	}
 }
 
@@ -493,12 +540,38 @@ static void finish(pass *a)
 	}
 }
 
-void pal__forward(pal_model *m, pal__scratch *s, const pal__row *rows, int n)
+/* The input of layer n_layers, for the tap. */
+static void stop_early(const pass *a, size_t n_layers)
 {
-	pass a = {m, &m->h, m->kernels, s, rows, n};
+	preparation p = {.a = a,
+			 .x = a->s->x,
+			 .y = a->s->y,
+			 .post = a->m->layers[n_layers - 1].post_ffn,
+			 .k = a->h->n_embd};
+	prepare_rows(&p, 0, (size_t)a->n);
+	a->tap->at(a->tap->user, n_layers, a->s, a->n);
+}
+
+static bool sees_far(const pal__row *rows, int n)
+{
+	for (int i = 0; i < n; i++) {
+		const pal__kv_shape *s = &rows[i].kv->shape;
+		if (s->window && !s->original && rows[i].pos >= s->sink + s->window)
+			return true;
+	}
+	return false;
+}
+
+void pal__forward(pal_model *m, pal__scratch *s, const pal__row *rows, int n, const pal__tap *tap)
+{
+	pass a = {m, &m->h, m->kernels, s, rows, n, sees_far(rows, n), tap};
+	size_t end = tap && tap->n_layers ? tap->n_layers : m->h.n_layers;
 	assert(n >= 1 && n <= s->n_rows);
 	pal__pool_run(m->pool, (size_t)n, embed_item, &a);
-	for (size_t i = 0; i < m->h.n_layers; i++)
+	for (size_t i = 0; i < end; i++)
 		run_layer(&a, i);
-	finish(&a);
+	if (end < m->h.n_layers || (tap && tap->n_layers))
+		stop_early(&a, end);
+	else
+		finish(&a);
 }

@@ -2,8 +2,8 @@
  *
  * A batch is a list of rows, each a token at a position of some session's K/V. Rows of one
  * session come in ascending positions without gaps, after those already stored. Logits of a
- * row depend on the weights and that session's tokens alone (contract C2): every step
- * computes a row on its own, or by kernels that keep rows apart.
+ * row depend on the weights, that session's tokens and its far rows alone (contract C2): every
+ * step computes a row on its own, or by kernels that keep rows apart.
  *
  * Nothing is allocated and nothing can fail: all memory is the scratch, sized at opening.
  */
@@ -24,18 +24,35 @@ typedef struct {
 	int n_rows;               /* capacity */
 	float *x, *y;             /* [n][n_embd]: the residual stream; a layer's input or output */
 	float *q, *k, *v, *mixed; /* [n][heads * head_dim] */
+	float *q_far;             /* [n][n_heads * head_dim]: q as the far rows see it */
 	float *gate, *up;         /* [n][n_ff] */
-	float *rope[2];           /* [n][n_rot]: cos and sin, of full and sliding layers */
-	void *panels;             /* activations */
-	uint8_t *workers;         /* per thread: attention's running sums */
+	float *rope[3];   /* [n][n_rot]: cos and sin, of full and sliding layers; for far rows */
+	void *panels;     /* activations */
+	uint8_t *workers; /* per thread: attention's running sums */
 	size_t worker_bytes;
 } pal__scratch;
+
+/* Looks into a forward pass, and can make it stop early. */
+typedef struct {
+	/* Called on the calling thread for each layer, when s->x has the layer's input [n][n_embd]
+	 * and s->q, s->k and s->v the bare products: before bias, norm and rotation. */
+	void (*at)(void *user, size_t layer, const pal__scratch *s, int n);
+	void *user;
+	size_t n_layers; /* 0: all. Else only the first ones are run, there are no logits, and `at`
+			  * is called for layer n_layers, too, with x alone */
+} pal__tap;
 
 /* Bytes of the arena for batches of up to n_rows rows; false: they do not fit a size_t. */
 bool pal__scratch_need(const pal_model *m, int n_rows, size_t *bytes);
 void pal__scratch_init(pal__scratch *s, const pal_model *m, int n_rows, pal__arena *arena);
 
-/* n: 1 to the scratch's capacity. */
-void pal__forward(pal_model *m, pal__scratch *s, const pal__row *rows, int n);
+/* n: 1 to the scratch's capacity. Rows of one K/V touch at most its shape's `piece` blocks. tap:
+ * or NULL. */
+void pal__forward(pal_model *m, pal__scratch *s, const pal__row *rows, int n, const pal__tap *tap);
+
+/* What attention does to a bare product of layer `layer` before it rotates it: bias and norm. x:
+ * [head_dim] of head `head` of q, of k, or of v. */
+typedef enum { PAL__Q, PAL__K, PAL__V } pal__part;
+void pal__finish_part(const pal_model *m, size_t layer, pal__part part, size_t head, float *x);
 
 #endif

@@ -27,10 +27,13 @@ static pal_status measure(const pal_model *m, const pal_session_options *options
 	if (o->kv_type != PAL_KV_I16 && o->kv_type != PAL_KV_F16 && o->kv_type != PAL_KV_F32)
 		return pal__fail(err, PAL_EINVAL, "K/V type %d is not known", (int)o->kv_type);
 	n.n_batch = n_ctx < n.n_batch ? (int)n_ctx : n.n_batch;
-	n.kv = (pal__kv_shape){h->n_layers, h->n_kv_heads, h->head_dim, n_ctx,
-			       o->kv_type == PAL_KV_I16   ? PAL__KV_INT16
-			       : o->kv_type == PAL_KV_F16 ? PAL__KV_HALF
-							  : PAL__KV_FLOAT};
+	n.kv = (pal__kv_shape){.n_layers = h->n_layers,
+			       .n_kv_heads = h->n_kv_heads,
+			       .head_dim = h->head_dim,
+			       .n_ctx = n_ctx,
+			       .kind = o->kv_type == PAL_KV_I16   ? PAL__KV_INT16
+				       : o->kv_type == PAL_KV_F16 ? PAL__KV_HALF
+								  : PAL__KV_FLOAT};
 	size_t row = h->n_vocab * sizeof(float);
 	size_t parts[] = {(size_t)n_ctx * sizeof(int32_t), row, row,
 			  (size_t)n.n_batch * sizeof(pal__row)};
@@ -180,7 +183,7 @@ pal_status pal_session_append(pal_session *s, const int32_t *ids, size_t n, floa
 			s->rows[i] = (pal__row){ids[done + i], s->length + (int64_t)(done + i),
 						&s->kv, to};
 		}
-		pal__forward(s->model, &s->scratch, s->rows, (int)m);
+		pal__forward(s->model, &s->scratch, s->rows, (int)m, NULL);
 		done += m;
 		if (progress && !progress(user, done, n))
 			return pal__fail(err, PAL_ECANCELLED, "cancelled after %zu of %zu tokens",

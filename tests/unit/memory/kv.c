@@ -21,33 +21,71 @@ static void open_kv(pal__kv *kv, pal__arena *arena, const pal__kv_shape *shape)
 
 /* --- what a query sees ----------------------------------------------------------- */
 
-static void ranges(void **state)
+/* What position pos may see in a layer, by the definition. */
+static bool visible(const pal__kv_shape *s, size_t layer, int64_t pos, int64_t at)
 {
-	static const int64_t windows[] = {0, 1, 2, 15, 63, 64, 65, 128, 199, 200, 5000};
-	const pal__kv_shape shape = {1, 1, 16, 300, PAL__KV_FLOAT};
-	pal__kv kv;
-	pal__arena arena;
+	if (pal__kv_slides(s, layer))
+		return at > pos - s->slide;
+	return !s->window || pos < s->sink + s->window || at > pos - s->window;
+}
+
+/* Log of 700 positions in pieces of any size, some read again: whatever a query sees is in the
+ * ring as it was stored last, and far rows are seen when something is evicted. */
+static void sights(void **state)
+{
+	static const int64_t shapes[][5] = {
+		/* slide, sink, window, reread, piece */
+		{0, 4, 60, 0, 1},   {0, 4, 60, 32, 1},  {0, 1, 1, 0, 1},  {0, 0, 64, 64, 2},
+		{0, 80, 100, 7, 1}, {65, 3, 61, 33, 1}, {20, 0, 0, 5, 3}, {1, 4, 200, 32, 4}};
+	const pal__kernels *kernels;
 	(void)state;
-	open_kv(&kv, &arena, &shape);
-	for (size_t w = 0; w < sizeof windows / sizeof windows[0]; w++)
-		for (int64_t pos = 0; pos < shape.n_ctx; pos++) {
-			int64_t window = windows[w], first, end, next = -1, seen = 0;
-			pal__kv_blocks(&kv, pos, window, &first, &end);
-			assert_true(first >= 0 && first < end);
-			for (int64_t b = first; b < end; b++) {
-				int lo, hi;
-				pal__kv_range(&kv, pos, window, b, &lo, &hi);
-				assert_true(lo >= 0 && lo < hi && hi <= PAL__ATTN_BLOCK);
-				int64_t from = b * PAL__ATTN_BLOCK + lo;
-				assert_true(next < 0 || from == next); /* no gaps */
-				next = b * PAL__ATTN_BLOCK + hi;
-				seen += hi - lo;
+	assert_int_equal(pal__kernels_choose("scalar", &kernels, NULL), 0);
+	for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+		const pal__kv_shape shape = {.n_layers = 3,
+					     .n_kv_heads = 1,
+					     .head_dim = 2,
+					     .n_ctx = 700,
+					     .kind = PAL__KV_FLOAT,
+					     .slide = shapes[i][0],
+					     .slide_every = 3,
+					     .sink = shapes[i][1],
+					     .window = shapes[i][2],
+					     .reread = shapes[i][3],
+					     .piece = (size_t)shapes[i][4]};
+		pal__kv kv;
+		pal__arena arena;
+		float stamp = 0, last[700], k[2], v[2];
+		open_kv(&kv, &arena, &shape);
+		for (int64_t end = 0, step = 1; end < 700; step = step * 7 % 211) {
+			size_t n = pal__kv_piece(&kv, end, (size_t)step);
+			if (end + (int64_t)n > 700)
+				n = (size_t)(700 - end);
+			assert_true(n >= 1);
+			int64_t from = end > shape.reread ? end - shape.reread : 0;
+			for (int64_t at = from; at < end + (int64_t)n; at++) {
+				last[at] = ++stamp;
+				for (size_t layer = 0; layer < 3; layer++)
+					pal__kv_store(&kv, kernels, layer, 0, at,
+						      (float[]){stamp, 0}, (float[]){0, stamp});
 			}
-			/* Its own position last, and as many as the window and the log allow. */
-			assert_int_equal(next, pos + 1);
-			assert_int_equal(seen, window && window < pos + 1 ? window : pos + 1);
+			for (int64_t pos = from; pos < end + (int64_t)n; pos++)
+				for (size_t layer = 0; layer < 3; layer++) {
+					pal__kv_sight sight = pal__kv_sees(&kv, layer, pos);
+					assert_int_equal(sight.far,
+							 pal__kv_bounded(&shape, layer) &&
+								 pos >= shape.sink + shape.window);
+					for (int64_t at = 0; at <= pos; at++)
+						assert_int_equal(at >= sight.first,
+								 visible(&shape, layer, pos, at));
+					for (int64_t at = sight.first; at <= pos; at++) {
+						pal__kv_load(&kv, layer, 0, at, k, v);
+						assert_true(k[0] == last[at] && v[1] == last[at]);
+					}
+				}
+			end += (int64_t)n;
 		}
-	pal__arena_free(&arena);
+		pal__arena_free(&arena);
+	}
 }
 
 static void needs(void **state)
@@ -55,7 +93,11 @@ static void needs(void **state)
 	size_t one, two, bytes;
 	(void)state;
 	for (int k = 0; k < 3; k++) {
-		pal__kv_shape shape = {3, 2, 48, 64, kinds[k]};
+		pal__kv_shape shape = {.n_layers = 3,
+				       .n_kv_heads = 2,
+				       .head_dim = 48,
+				       .n_ctx = 64,
+				       .kind = kinds[k]};
 		assert_true(pal__kv_need(&shape, &one));
 		/* K and V, two scales a position for int16. */
 		size_t element = kinds[k] == PAL__KV_FLOAT ? 4 : 2;
@@ -68,7 +110,11 @@ static void needs(void **state)
 		assert_true(pal__kv_need(&shape, &two));
 		assert_int_equal(two, one);
 	}
-	const pal__kv_shape most = {SIZE_MAX / 1000, 1024, 1024, PAL_MAX_CONTEXT, PAL__KV_FLOAT};
+	const pal__kv_shape most = {.n_layers = SIZE_MAX / 1000,
+				    .n_kv_heads = 1024,
+				    .head_dim = 1024,
+				    .n_ctx = PAL_MAX_CONTEXT,
+				    .kind = PAL__KV_FLOAT};
 	assert_false(pal__kv_need(&most, &bytes));
 }
 
@@ -119,6 +165,49 @@ static void close_enough(pal__kv_kind kind, float got, float x, float largest)
 		fail_msg("%a became %a", (double)x, (double)got);
 }
 
+/* Sinks are far rows from the start; restored rows follow them, K and V each on their own. */
+static void far_rows(void **state)
+{
+	const pal__kernels *kernels;
+	(void)state;
+	assert_int_equal(pal__kernels_choose(NULL, &kernels, NULL), 0);
+	for (int kind = 0; kind < 3; kind++) {
+		const pal__kv_shape shape = {.n_layers = 2,
+					     .n_kv_heads = 2,
+					     .head_dim = 2,
+					     .n_ctx = 1000,
+					     .kind = kinds[kind],
+					     .sink = 3,
+					     .window = 60,
+					     .piece = 1,
+					     .slots = 96};
+		pal__kv kv;
+		pal__arena arena;
+		open_kv(&kv, &arena, &shape);
+		assert_int_equal(kv.far_rows, 3);
+		assert_int_equal(kv.far.n_blocks, 2);
+		for (int64_t pos = 0; pos < 5; pos++)
+			pal__kv_store(&kv, kernels, 1, 1, pos, (float[]){(float)pos + 1, 0},
+				      (float[]){0, (float)pos + 1});
+		for (size_t row = 3; row < 99; row++) {
+			pal__kv_store_far(&kv, kernels, 1, 1, row, (float[]){(float)row + 1, 0},
+					  NULL);
+			pal__kv_store_far(&kv, kernels, 1, 1, 101 - row, NULL,
+					  (float[]){0, 102 - (float)row});
+		}
+		for (size_t row = 0; row < 99; row++) {
+			pal__attn_kv b = pal__kv_far_block(&kv, 1, 1, row / 64);
+			close_enough(kinds[kind], stored(&b, 0, row % 64, 0), (float)row + 1,
+				     (float)row + 1);
+			close_enough(kinds[kind], stored(&b, 1, row % 64, 1), (float)row + 1,
+				     (float)row + 1);
+		}
+		kv.far_rows = 99;
+		assert_int_equal(pal__kv_far_pos(&kv), 99 + 60 - 1);
+		pal__arena_free(&arena);
+	}
+}
+
 static void check_head(const pal__kv *kv, size_t layer, size_t head, int64_t pos)
 {
 	size_t hd = kv->shape.head_dim, stride = (hd + 15) & ~(size_t)15;
@@ -159,7 +248,11 @@ static void stores(void **state)
 	for (int k = 0; k < 3; k++)
 		for (size_t i = 0; i < sizeof dims / sizeof dims[0]; i++)
 			for (int isa = 0; isa < 2; isa++) {
-				const pal__kv_shape shape = {2, 3, dims[i], 131, kinds[k]};
+				const pal__kv_shape shape = {.n_layers = 2,
+							     .n_kv_heads = 3,
+							     .head_dim = dims[i],
+							     .n_ctx = 131,
+							     .kind = kinds[k]};
 				const pal__kernels *kernels;
 				pal__kv kv;
 				pal__arena arena;
@@ -182,7 +275,11 @@ static void again(void **state)
 {
 	(void)state;
 	for (int k = 0; k < 3; k++) {
-		const pal__kv_shape shape = {1, 1, 24, 100, kinds[k]};
+		const pal__kv_shape shape = {.n_layers = 1,
+					     .n_kv_heads = 1,
+					     .head_dim = 24,
+					     .n_ctx = 100,
+					     .kind = kinds[k]};
 		const pal__kernels *kernels;
 		pal__kv kv, fresh;
 		pal__arena arena, other;
@@ -206,10 +303,8 @@ static void again(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(ranges),
-		cmocka_unit_test(needs),
-		cmocka_unit_test(stores),
-		cmocka_unit_test(again),
+		cmocka_unit_test(sights), cmocka_unit_test(far_rows), cmocka_unit_test(needs),
+		cmocka_unit_test(stores), cmocka_unit_test(again),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -36,8 +36,11 @@ typedef struct {
 static void open_memory(memory *a, pal_model *m, int n_rows)
 {
 	const pal__hparams *h = &m->h;
-	const pal__kv_shape shape = {h->n_layers, h->n_kv_heads, h->head_dim, LENGTH,
-				     PAL__KV_INT16};
+	const pal__kv_shape shape = {.n_layers = h->n_layers,
+				     .n_kv_heads = h->n_kv_heads,
+				     .head_dim = h->head_dim,
+				     .n_ctx = LENGTH,
+				     .kind = PAL__KV_INT16};
 	size_t kv, scratch;
 	a->m = m;
 	assert_true(pal__kv_need(&shape, &kv));
@@ -83,7 +86,7 @@ static void run_mixed(memory *a, const int32_t tokens[][LENGTH], float *logits,
 			}
 		}
 		if (n)
-			pal__forward(a->m, &a->scratch, rows, n);
+			pal__forward(a->m, &a->scratch, rows, n, NULL);
 		if (at[0] + at[1] + at[2] == SEQUENCES * LENGTH)
 			return;
 	}
@@ -106,7 +109,7 @@ static void play(const char *path)
 			pal__forward(m, &alone.scratch,
 				     &(pal__row){tokens[i][pos], pos, &alone.kv[i],
 						 row_at(want, m, i, pos)},
-				     1);
+				     1, NULL);
 		}
 	run_mixed(&mixed, tokens, got, wanted);
 	for (int i = 0; i < SEQUENCES; i++)
