@@ -6,8 +6,8 @@
  * every instruction set, memory that does not depend on the log.
  *
  * The score of a chunk for a query position and a head set: the softmax of the scaled dots over
- * the whole index, summed over the chunk's positions and the set's heads; the most over the
- * query positions (../docs/adr/0009).
+ * the whole index, summed over the chunk's positions and the set's heads, of which each has a
+ * say in its 8 best chunks only; the most over the query positions (../docs/adr/0009).
  *
  * Invariants:
  *  - Slabs of PAL__SLAB positions are scored apart and joined in ascending order, so that
