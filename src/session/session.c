@@ -24,16 +24,13 @@ static pal_status measure(const pal_model *m, const pal_session_options *options
 	if (n.n_batch < 1 || n.n_batch > PAL_MAX_BATCH)
 		return pal__fail(err, PAL_EINVAL, "a batch of %d tokens: 1 to %d are possible",
 				 n.n_batch, PAL_MAX_BATCH);
-	if (o->kv_type != PAL_KV_I16 && o->kv_type != PAL_KV_F16 && o->kv_type != PAL_KV_F32)
+	if (!pal__kv_of_type(o->kv_type, &n.kv))
 		return pal__fail(err, PAL_EINVAL, "K/V type %d is not known", (int)o->kv_type);
 	n.n_batch = n_ctx < n.n_batch ? (int)n_ctx : n.n_batch;
-	n.kv = (pal__kv_shape){.n_layers = h->n_layers,
-			       .n_kv_heads = h->n_kv_heads,
-			       .head_dim = h->head_dim,
-			       .n_ctx = n_ctx,
-			       .kind = o->kv_type == PAL_KV_I16   ? PAL__KV_INT16
-				       : o->kv_type == PAL_KV_F16 ? PAL__KV_HALF
-								  : PAL__KV_FLOAT};
+	n.kv.n_layers = h->n_layers;
+	n.kv.n_kv_heads = h->n_kv_heads;
+	n.kv.head_dim = h->head_dim;
+	n.kv.n_ctx = n_ctx;
 	size_t row = h->n_vocab * sizeof(float);
 	size_t parts[] = {(size_t)n_ctx * sizeof(int32_t), row, row,
 			  (size_t)n.n_batch * sizeof(pal__row)};
