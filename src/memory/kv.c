@@ -317,18 +317,53 @@ pal__kv_sight pal__kv_sees(const pal__kv *kv, size_t layer, int64_t pos)
 	return (pal__kv_sight){.first = pos - s->window + 1, .far = true};
 }
 
+/* Four packed rows from `place`, before any is read again: stores are on their way for a while. */
+static void unpack_4(const pal__kv *kv, uint8_t *block, bool v, size_t place,
+		     float x[4][PAL__KV_MAX_DIM])
+{
+	for (size_t i = 0; i < 4; i++)
+		pal__unpack(PAL__PACK_AFFINE4, packed_row(kv, block, v, place + i),
+			    kv->shape.head_dim, x[i]);
+}
+
+/* V of 4 places, which share words of the planes: as store_v_int, but word by word, as this is
+ * done whenever a block is read. */
+static void expand_v(const pal__kv *kv, const pal__kernels *kernels, float x[4][PAL__KV_MAX_DIM],
+		     const parts *b, size_t place)
+{
+	int16_t r[4][PAL__KV_MAX_DIM];
+	size_t hd = kv->shape.head_dim, stride = (hd + 15) & ~(size_t)15;
+	for (size_t i = 0; i < 4; i++) {
+		b->v_scale[place + i] = kernels->to_int16(x[i], hd, r[i]);
+		memset(r[i] + hd, 0, (stride - hd) * sizeof **r);
+	}
+	for (size_t d = 0; d < stride; d += 16) {
+		uint32_t high[16], low[16];
+		for (size_t i = 0; i < 16; i++) {
+			uint32_t r01 = (uint16_t)r[0][d + i] | (uint32_t)r[1][d + i] << 16;
+			uint32_t r23 = (uint16_t)r[2][d + i] | (uint32_t)r[3][d + i] << 16;
+			low[i] = (r01 & 0xff) | (r01 >> 8 & 0xff00) | (r23 & 0xff) << 16 |
+				 (r23 << 8 & 0xff000000);
+			high[i] = (r01 >> 8 & 0xff) | (r01 >> 16 & 0xff00) | (r23 << 8 & 0xff0000) |
+				  (r23 & 0xff000000);
+		}
+		uint8_t *to = (uint8_t *)b->v + pal__attn_at(PAL__ATTN_BLOCK, d, place);
+		memcpy(to, high, sizeof high);
+		memcpy(to + kv->v_bytes / 2, low, sizeof low);
+	}
+}
+
 /* Packed rows to a block in `space`. */
 static void expand(const pal__kv *kv, const pal__kernels *kernels, uint8_t *block, uint8_t *space)
 {
-	float x[PAL__KV_MAX_DIM];
+	float x[4][PAL__KV_MAX_DIM];
 	parts b = parts_of(kv, space);
-	for (size_t place = 0; place < PAL__ATTN_BLOCK; place++) {
-		const uint8_t *k = packed_row(kv, block, false, place);
-		const uint8_t *v = packed_row(kv, block, true, place);
-		pal__unpack(PAL__PACK_AFFINE4, k, kv->shape.head_dim, x);
-		store_k(kv, kernels, &b, place, x);
-		pal__unpack(PAL__PACK_AFFINE4, v, kv->shape.head_dim, x);
-		store_v(kv, kernels, &b, place, x);
+	for (size_t place = 0; place < PAL__ATTN_BLOCK; place += 4) {
+		unpack_4(kv, block, false, place, x);
+		for (size_t i = 0; i < 4; i++)
+			store_k_int(kv, kernels, &b, place + i, x[i]);
+		unpack_4(kv, block, true, place, x);
+		expand_v(kv, kernels, x, &b, place);
 	}
 }
 
