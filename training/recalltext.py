@@ -1,0 +1,102 @@
+"""Texts with facts in them, and questions about the facts: tasks.json made into token ids.
+
+Writer(tokenizer, tasks, filler ids, rng).sample(length, hard) gives ids and, for each of them, what
+its prediction counts: TEXT, ANSWER or NOTHING (facts are random and so not to be learnt). Real
+text stands between the facts; questions come anywhere after their facts.
+"""
+import re
+
+import numpy as np
+
+NOTHING, TEXT, ANSWER, FIRST, QUESTION = 0, 1, 2, 3, 4  # FIRST: an answer's first token
+PLACE = re.compile(r"\{(\w+)\}")
+
+
+class Writer:
+    def __init__(self, tokenizer, tasks, filler, rng):
+        self.tok, self.tasks, self.filler, self.rng = tokenizer, tasks, filler, rng
+        kinds = tasks["kinds"]
+        self.easy = [k for k in kinds if not kinds[k].get("hard")]
+        self.hard = [k for k in kinds if kinds[k].get("hard")]
+
+    def pick(self, items):
+        return items[self.rng.integers(len(items))]
+
+    def draw(self, name):
+        """A text of the grammar's list."""
+        return PLACE.sub(lambda m: self.draw(m[1]), self.pick(self.tasks["grammar"][name]))
+
+    def ids(self, text):
+        return self.tok.encode(text).ids
+
+    def task(self, name, used):
+        """The variables of a task whose keys are new to this text."""
+        kind = self.tasks["kinds"][name]
+        words = {w for key in used for w in key.split()}
+        near = self.rng.random() < self.tasks["share"]
+        for tries in range(200):
+            v = {k: self.draw(g) for k, g in kind["vars"].items()}
+            keys = [v[k] for k in kind["key"]]
+            if len(set(keys)) < len(keys) or any(k in used for k in keys):
+                continue
+            if near and used and tries < 50 and not words & set(keys[0].split()):
+                continue
+            used.update(keys)
+            return kind, v
+        raise ValueError("the grammar has too few names")
+
+    @staticmethod
+    def fill(text, v):
+        return PLACE.sub(lambda m: v[m[1]], text)
+
+    def question(self, kind, v):
+        """Ids, and what each counts."""
+        chat = self.rng.random() < 0.2
+        form = self.tasks["chat" if chat else "plain"]
+        before = self.ids(("" if chat else "\n") + form["before"] +
+                          self.fill(self.pick(kind["questions"]), v) + form["between"] +
+                          ("" if chat else kind["lead"]))
+        lead = self.ids(kind["chat_lead"] + (kind["lead"] if chat else "")) if chat else []
+        answer, after = self.ids(self.fill(kind["answer"], v)), self.ids(form["after"])
+        return (before + lead + answer + after,
+                [QUESTION] * len(before) + [TEXT] * len(lead) + [FIRST] +
+                [ANSWER] * (len(answer) - 1) + [TEXT] * len(after))
+
+    def fact(self, phrasings, v):
+        text = self.fill(self.pick(phrasings), v)
+        ids = self.ids("\n" + text + "\n" if self.rng.random() < 0.5 else " " + text)
+        return ids, [NOTHING] * len(ids)
+
+    def events(self, length, hard):
+        """Facts and questions in an order that has every fact before its questions."""
+        used, items, room = set(), [], length
+        most = int(self.rng.integers(4, 13))
+        share = 0.85 if length <= 256 else 0.6 if length <= 512 else 0.4
+        for _ in range(most):
+            group = self.hard if hard and self.rng.random() < 0.6 else self.easy
+            kind, v = self.task("key" if group is self.easy and self.rng.random() < 0.4
+                                else self.pick(group), used)
+            facts = [self.fact(p, v) for p in kind["facts"]]
+            asked = [self.question(kind, v)
+                     for _ in range(1 if self.rng.random() < 0.8 else 2)]
+            cost = sum(len(i[0]) for i in facts + asked)
+            if cost > room - (1 - share) * length:
+                break
+            room -= cost
+            at = self.rng.random(len(facts)) * 0.8
+            items += list(zip(at, facts))
+            items += [(at.max() + (1 - at.max()) * (0.2 + 0.8 * self.rng.random()), q)
+                      for q in asked]
+        items.sort(key=lambda i: i[0])
+        return [i[1] for i in items], room
+
+    def sample(self, length, hard=False):
+        items, room = self.events(length, hard)
+        cuts = np.sort(self.rng.integers(0, room + 1, len(items)))
+        at = int(self.rng.integers(0, len(self.filler) - room - 1))
+        ids, counts, last = [], [], 0
+        for cut, (i, c) in zip(list(cuts) + [room], items + [([], [])]):
+            ids += self.filler[at + last:at + cut].tolist() + i
+            counts += [TEXT] * (cut - last) + c
+            last = cut
+        return ids[:length], counts[:length]
