@@ -287,7 +287,7 @@ static void rate(const pal__calibration *c, bool later, const pal__heads *heads,
 			for (size_t k = 0; k < a->n_chunks; k++) {
 				float sum = 0;
 				for (size_t h = 0; h < heads->n; h++) {
-					pal__head id = heads->heads[h];
+					pal__qhead id = heads->heads[h];
 					size_t at = (size_t)id.layer * c->n_heads + id.head;
 					sum += a->mass[(at * a->n_rows + r) * a->n_chunks + k];
 				}
@@ -317,7 +317,7 @@ static size_t list_heads(const pal__calibration *c, pal__head_score *out)
 			size_t layer = i / c->n_heads;
 			if (pal__kv_slides(&c->kv.shape, layer) == (slides == 1))
 				out[n++].head =
-					(pal__head){(uint16_t)layer, (uint16_t)(i % c->n_heads)};
+					(pal__qhead){(uint32_t)layer, (uint32_t)(i % c->n_heads)};
 		}
 	return n;
 }

@@ -46,7 +46,7 @@ pal_status pal__calibration_ask(pal__calibration *c, const pal__probe *probe, pa
 pal_status pal__calibration_quote(pal__calibration *c, size_t n, uint64_t *seed, pal_error *err);
 
 typedef struct {
-	pal__head head;
+	pal__qhead head;
 	float hit1, hit2, score; /* the right chunk is first; first or second; mean 1 / rank */
 } pal__head_score;
 

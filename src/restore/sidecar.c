@@ -15,7 +15,7 @@
 #define HEADS_OF_LAYER 1024 /* a head's number: layer * HEADS_OF_LAYER + head */
 #define HALF_MAX 65504.0f
 
-_Static_assert(PAL__MAX_HEADS <= HEADS_OF_LAYER && PAL__MAX_LAYERS <= UINT16_MAX, "pal__head");
+_Static_assert(PAL__MAX_HEADS <= HEADS_OF_LAYER, "heads have numbers");
 
 static const char *tensor_name(char out[48], size_t layer, const char *rest)
 {
@@ -59,9 +59,9 @@ static pal_status check_model(const pal__gguf *g, const pal_model *model, pal_er
 static pal_status check_heads(const pal__gguf *g, const char *key, const pal_model *model,
 			      const int32_t *ids, size_t n, pal__heads *out, pal_error *err)
 {
-	if (n < 1 || n > PAL__SIDECAR_HEADS)
+	if (n < 1 || n > PAL__MAX_HEADS_SET)
 		return pal__fail(err, PAL_EFORMAT, "%s: %s has %zu heads: 1 to %d are possible",
-				 g->path, key, n, PAL__SIDECAR_HEADS);
+				 g->path, key, n, PAL__MAX_HEADS_SET);
 	out->n = n;
 	for (size_t i = 0; i < n; i++) {
 		size_t layer = (size_t)(ids[i] < 0 ? INT32_MAX : ids[i]) / HEADS_OF_LAYER;
@@ -75,7 +75,7 @@ static pal_status check_heads(const pal__gguf *g, const char *key, const pal_mod
 			if (ids[k] == ids[i])
 				return pal__fail(err, PAL_EFORMAT, "%s: %s has %d twice", g->path,
 						 key, ids[i]);
-		out->heads[i] = (pal__head){(uint16_t)layer, (uint16_t)head};
+		out->heads[i] = (pal__qhead){(uint32_t)layer, (uint32_t)head};
 	}
 	return PAL_OK;
 }
@@ -231,21 +231,13 @@ void pal__sidecar_close(pal__sidecar *s)
 	*s = (pal__sidecar){0};
 }
 
-void pal__sidecar_default_heads(const pal_model *model, pal__heads *out)
-{
-	size_t n = model->h.n_heads;
-	out->n = n < PAL__SIDECAR_HEADS ? n : PAL__SIDECAR_HEADS;
-	for (size_t i = 0; i < out->n; i++)
-		out->heads[i] = (pal__head){(uint16_t)(model->h.n_layers / 2), (uint16_t)i};
-}
-
 /* --- writing ------------------------------------------------------------------ */
 
 static void put_heads(pal__gguf_writer *w, const char *key, const pal__heads *h)
 {
-	uint32_t ids[PAL__SIDECAR_HEADS];
+	uint32_t ids[PAL__MAX_HEADS_SET];
 	for (size_t i = 0; i < h->n; i++)
-		ids[i] = (uint32_t)h->heads[i].layer * HEADS_OF_LAYER + h->heads[i].head;
+		ids[i] = h->heads[i].layer * HEADS_OF_LAYER + h->heads[i].head;
 	pal__gguf_put_array(w, key, PAL__GGUF_U32, ids, h->n);
 }
 
@@ -312,7 +304,7 @@ typedef struct {
 	const pal__kernels *k;
 	const pal__matrix *w;
 	const float *x, *bias;
-	float *normed, *out;
+	float *out; /* x itself, to be normalised, or the projection's */
 	size_t n;
 } projection;
 
@@ -321,7 +313,7 @@ static void norm_item(void *arg, size_t row, int worker)
 	const projection *p = arg;
 	size_t e = p->s->n_embd;
 	(void)worker;
-	p->k->rms_norm(p->x + row * e, p->s->ones, e, p->s->eps, p->normed + row * e);
+	p->k->rms_norm(p->x + row * e, p->s->ones, e, p->s->eps, p->out + row * e);
 }
 
 /* One tile of outputs. */
@@ -329,7 +321,7 @@ static void tile_item(void *arg, size_t tile, int worker)
 {
 	const projection *p = arg;
 	size_t from = tile * PAL__TILE_ROWS, rows = p->w->n_rows, left = rows - from;
-	const pal__acts acts = {.n = p->n, .k = p->s->n_embd, .x = p->normed};
+	const pal__acts acts = {.n = p->n, .k = p->s->n_embd, .x = p->x};
 	(void)worker;
 	p->k->matmul(p->w, tile, tile + 1, &acts, p->out, rows);
 	for (size_t i = 0; i < p->n; i++)
@@ -337,18 +329,21 @@ static void tile_item(void *arg, size_t tile, int worker)
 			  left < PAL__TILE_ROWS ? left : PAL__TILE_ROWS);
 }
 
+void pal__project_norm(const pal__sidecar *s, const pal_model *model, float *x, size_t n)
+{
+	projection p = {.s = s, .k = model->kernels, .x = x, .out = x};
+	pal__pool_run(model->pool, n, norm_item, &p);
+}
+
 void pal__project(const pal__sidecar *s, const pal_model *model, size_t layer, const float *x,
-		  size_t n, float *normed, float *out)
+		  size_t n, float *out)
 {
 	projection p = {.s = s,
 			.k = model->kernels,
 			.w = &s->weights[layer - s->m],
 			.x = x,
 			.bias = s->bias + (layer - s->m) * 2 * s->n_kv,
-			.normed = normed,
 			.out = out,
 			.n = n};
-	if (normed != x)
-		pal__pool_run(model->pool, n, norm_item, &p);
 	pal__pool_run(model->pool, p.w->n_tiles, tile_item, &p);
 }

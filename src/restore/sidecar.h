@@ -11,16 +11,10 @@
 #ifndef PAL_RESTORE_SIDECAR_H
 #define PAL_RESTORE_SIDECAR_H
 
-#include "model/model.h"
-
-#define PAL__SIDECAR_HEADS 64 /* of one list */
+#include "restore/index.h"
 
 typedef struct {
-	uint16_t layer, head; /* of the queries */
-} pal__head;
-
-typedef struct {
-	pal__head heads[PAL__SIDECAR_HEADS];
+	pal__qhead heads[PAL__MAX_HEADS_SET];
 	size_t n; /* at least 1 */
 } pal__heads;
 
@@ -41,10 +35,6 @@ pal_status pal__sidecar_open(const char *path, const pal_model *model, pal__side
 			     pal_error *err);
 void pal__sidecar_close(pal__sidecar *s); /* fine on a zeroed struct */
 
-/* The same without a file to read: what selection uses where there is no side-car, all heads of
- * layer n_layers / 2, at most PAL__SIDECAR_HEADS. */
-void pal__sidecar_default_heads(const pal_model *model, pal__heads *out);
-
 /* What is to be written. */
 typedef struct {
 	size_t m;
@@ -61,10 +51,14 @@ typedef struct {
 pal_status pal__sidecar_write(const char *path, const pal_model *model,
 			      const pal__sidecar_content *c, pal_error *err);
 
-/* K and V of n rows of layer `layer` >= m from their states. x: [n][n_embd], layer m's input; out:
- * [n][2 n_kv], K then V, before bias, norm and rotation. normed: [n][n_embd], scratch, or x itself.
- * The same bits for any number of threads and any instruction set. */
+/* States as the projections want them: RMS-normalised, without a weight. x: [n][n_embd], of layer
+ * m's input, changed in place. */
+void pal__project_norm(const pal__sidecar *s, const pal_model *model, float *x, size_t n);
+
+/* K and V of n rows of layer `layer` >= m from such states. x: [n][n_embd]; out: [n][2 n_kv], K
+ * then V, before bias, norm and rotation. The same bits for any number of threads and any
+ * instruction set. */
 void pal__project(const pal__sidecar *s, const pal_model *model, size_t layer, const float *x,
-		  size_t n, float *normed, float *out);
+		  size_t n, float *out);
 
 #endif
