@@ -15,15 +15,20 @@
 #include "cli/command.h"
 #include "cli/engine.h"
 #include "cli/output.h"
+#include "eval/probes.h"
 #include "restore/calibrate.h"
 #include "text/stream.h"
 
 #define QUOTE_LOGS 40 /* made of the text for calibration */
+#define TASK_LOGS 40  /* with facts of tasks in them */
 #define LOG_PROBES 8  /* of one log */
+#define FACTS_EVERY 3
+#define PROBES_SEED 1 /* of the samples' tasks */
+#define FACTS_SEED 1000000
 #define SHOWN_HEADS 8 /* of the ranking */
 
 static pal__engine engine = PAL__ENGINE_DEFAULTS;
-static const char *file, *out;
+static const char *file, *out, *tasks;
 static int64_t tokens = 1000000, layer;
 static float threshold = 0.1f;
 static bool json;
@@ -31,6 +36,8 @@ static bool json;
 static const pal__option options[] = {
 	PAL__TEXT(NULL, 'f', &file, "FILE", "the text (default: standard input)"),
 	PAL__TEXT("output", 'o', &out, "FILE", "the side-car to write, NAME.side.gguf"),
+	PAL__TEXT("tasks", 0, &tasks, "FILE",
+		  "recall tasks to calibrate with, as training/tasks.json (needs -f)"),
 	PAL__INT("tokens", 0, &tokens, 1, 1e15, "of the text to read at most (default 1000000)"),
 	PAL__INT("layer", 0, &layer, 1, 1024,
 		 "the first layer that is projected (default: the lowest that is\ngood enough)"),
@@ -51,6 +58,9 @@ typedef struct {
 	pal__stream stream;
 	int32_t *kept; /* [n_kept] tokens of the text's start, for calibration and then the fit */
 	size_t n_kept, taken;
+	pal__tasks *tasks; /* or NULL */
+	pal__facts facts;
+	uint64_t calls; /* for more text */
 	pal__bar bar;
 	pal__calibrated first, later;
 	pal__fit_options o;
@@ -60,11 +70,16 @@ typedef struct {
 
 /* --- the text ------------------------------------------------------------------- */
 
-/* What was kept, then the rest of the stream. */
+/* What was kept, then the rest of the stream; with tasks, every third time text full of facts, as
+ * long as the stream lasts. */
 static pal_status next_tokens(void *user, int32_t *ids, size_t n, size_t *got, pal_error *err)
 {
 	work *w = user;
 	size_t left = w->n_kept - w->taken;
+	if (w->tasks && w->calls++ % FACTS_EVERY == FACTS_EVERY - 1) {
+		*got = n;
+		return pal__facts_next(&w->facts, ids, n, err);
+	}
 	if (!left)
 		return pal__stream_next(&w->stream, ids, n, got, err);
 	*got = left < n ? left : n;
@@ -89,14 +104,17 @@ static pal_status keep_start(work *w, size_t most, pal_error *err)
 
 /* --- calibration ---------------------------------------------------------------- */
 
+static size_t log_length(const work *w)
+{
+	int64_t trained = w->model->h.n_ctx_train;
+	return trained < PAL__PROBE_LOG ? (size_t)trained : PAL__PROBE_LOG;
+}
+
 /* Logs of the text itself. */
 static pal_status ask_text(work *w, pal__calibration *c, pal_error *err)
 {
-	pal_model_info info;
 	uint64_t seed = 1;
-	pal_model_get_info(w->model, &info);
-	size_t length =
-		info.n_ctx_train < PAL__PROBE_LOG ? (size_t)info.n_ctx_train : PAL__PROBE_LOG;
+	size_t length = log_length(w);
 	pal_status s = keep_start(w, QUOTE_LOGS * length, err);
 	size_t logs = w->n_kept / length;
 	if (s == PAL_OK && !logs)
@@ -106,9 +124,27 @@ static pal_status ask_text(work *w, pal__calibration *c, pal_error *err)
 		s = pal__calibration_log(c, w->kept + i * length, length, err);
 		if (s == PAL_OK)
 			s = pal__calibration_quote(c, LOG_PROBES, &seed, err);
-		pal__bar_update(&w->bar, (i + 1) * length, logs * length);
+		pal__bar_update(&w->bar, i + 1, logs);
 	}
 	return s;
+}
+
+static void on_sample(void *user, uint64_t done, uint64_t total)
+{
+	pal__bar_update(user, done, total);
+}
+
+/* Logs with facts in them. */
+static pal_status ask_tasks(work *w, pal__calibration *c, pal_error *err)
+{
+	if (!file)
+		return pal__fail(err, PAL_EINVAL, "--tasks needs the text in a file: -f FILE");
+	pal_status s = pal__tasks_open(tasks, file, &w->tasks, err);
+	if (s != PAL_OK)
+		return s;
+	w->facts = (pal__facts){.tasks = w->tasks, .model = w->model, .seed = FACTS_SEED};
+	return pal__probes_ask(w->tasks, w->model, c, TASK_LOGS, log_length(w), PROBES_SEED,
+			       on_sample, &w->bar, err);
 }
 
 static pal_status calibrate(work *w, pal_error *err)
@@ -117,8 +153,8 @@ static pal_status calibrate(work *w, pal_error *err)
 	pal_status s = pal__calibration_new(w->model, &c, err);
 	if (s != PAL_OK)
 		return s;
-	pal__bar_start(&w->bar, "calibrating", "tok", engine.quiet);
-	s = ask_text(w, c, err);
+	pal__bar_start(&w->bar, "calibrating", "logs", engine.quiet);
+	s = tasks ? ask_tasks(w, c, err) : ask_text(w, c, err);
 	if (s == PAL_OK)
 		s = pal__calibration_choose(c, false, &w->first, err);
 	if (s == PAL_OK)
@@ -127,7 +163,8 @@ static pal_status calibrate(work *w, pal_error *err)
 	w->calibrate_s = pal__now() - w->bar.start;
 	pal__calibration_free(c);
 	w->o.first = w->first.heads;
-	w->o.later = w->later.n_probes ? w->later.heads : w->first.heads;
+	/* A model that joins no facts has no heads that would find the second one. */
+	w->o.later = w->later.hit2 >= 0.5f ? w->later.heads : w->first.heads;
 	return s;
 }
 
@@ -280,6 +317,8 @@ static pal_status with_model(work *w, int fd, pal_error *err)
 		s = fit(w, err);
 	if (s == PAL_OK)
 		s = json ? print_json(w, err) : print_report(w, err);
+	pal__facts_end(&w->facts);
+	pal__tasks_close(w->tasks);
 	pal__stream_free(&w->stream);
 	pal__free(w->kept);
 	pal__free(w->first.singles);
