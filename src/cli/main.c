@@ -8,6 +8,9 @@
 static const pal__command *const commands[] = {
 	&pal__command_run,    &pal__command_chat,    &pal__command_tokenize,
 	&pal__command_logits, &pal__command_inspect, &pal__command_bench,
+#ifdef PAL_WITH_FIT
+	&pal__command_fit,
+#endif
 };
 
 #define N_COMMANDS (sizeof commands / sizeof *commands)
