@@ -1,9 +1,10 @@
-/* Attention over int16 K/V by AMX (dots of 64 bytes of 16 rows by 16 lanes), included by amx.h.
+/* Attention over integer K/V by AMX (dots of 64 bytes of 16 rows by 16 lanes), included by amx.h.
  * The bits are those of simd.h's: dots are exact, and the rest are the same operations, on 16
  * queries at once where those do one.
  *
  * A tile register C = A B: A are the high or low bytes of up to 16 rows of integers, B those of
- * a tile of a plane, which is stored the way B is loaded. Three C make 16 lanes' dots. While any
+ * a tile of a plane, which is stored the way B is loaded. Three C make 16 lanes' dots (two where
+ * there are no low planes: `low`, a constant). While any
  * tile instruction is in flight, this CPU family does 512-bit float operations on one port of
  * two; hence phases: all dots into a scratch that stays in L1, then what is done with them.
  */
@@ -51,11 +52,12 @@ typedef struct {
 	const uint8_t *next, *next_low; /* what is fetched meanwhile at the same place, or NULL */
 } amx_product;
 
-INLINE void amx_fetch_next(const amx_product *p, size_t at)
+INLINE void amx_fetch_next(const amx_product *p, bool low, size_t at)
 {
 	for (size_t end = at + p->groups * 64; p->next && at < end; at += 64) {
 		__builtin_prefetch(p->next + at);
-		__builtin_prefetch(p->next_low + at);
+		if (low)
+			__builtin_prefetch(p->next_low + at);
 	}
 }
 
@@ -64,31 +66,37 @@ INLINE void amx_fetch_next(const amx_product *p, size_t at)
 	do {                                                                   \
 		_tile_zero(HH);                                                \
 		_tile_zero(MIXED);                                             \
-		_tile_zero(LL);                                                \
+		if (low)                                                       \
+			_tile_zero(LL);                                        \
 		for (size_t k = 0; k < p->steps; k++) {                        \
 			const uint8_t *a = p->ints + k * p->groups * 4;        \
 			const size_t at = ((T)*p->steps + k) * p->groups * 64; \
-			amx_fetch_next(p, at);                                 \
+			amx_fetch_next(p, low, at);                            \
 			_tile_loadd(6, a, p->row_bytes);                       \
 			_tile_loadd(7, p->high + at, 64);                      \
 			_tile_dpbssd(HH, 6, 7);                                \
-			_tile_loadd(7, p->low + at, 64);                       \
-			_tile_dpbsud(MIXED, 6, 7);                             \
+			if (low) {                                             \
+				_tile_loadd(7, p->low + at, 64);               \
+				_tile_dpbsud(MIXED, 6, 7);                     \
+			}                                                      \
 			_tile_loadd(6, a + p->pad, p->row_bytes);              \
-			_tile_dpbsud(LL, 6, 7);                                \
-			_tile_loadd(7, p->high + at, 64);                      \
+			if (low) {                                             \
+				_tile_dpbsud(LL, 6, 7);                        \
+				_tile_loadd(7, p->high + at, 64);              \
+			}                                                      \
 			_tile_dpbssd(MIXED, 6, 7);                             \
 		}                                                              \
 	} while (0)
-#define AMX_KEEP_SUMS(HH, MIXED, LL, T)              \
-	do {                                         \
-		_tile_stored(HH, s[T].hh, 64);       \
-		_tile_stored(MIXED, s[T].mixed, 64); \
-		_tile_stored(LL, s[T].ll, 64);       \
+#define AMX_KEEP_SUMS(HH, MIXED, LL, T)                \
+	do {                                           \
+		_tile_stored(HH, s[T].hh, 64);         \
+		_tile_stored(MIXED, s[T].mixed, 64);   \
+		if (low)                               \
+			_tile_stored(LL, s[T].ll, 64); \
 	} while (0)
 
 /* A tile's sums are stored a tile later, when they are there. */
-INLINE void amx_multiply(const amx_product *p, size_t tiles, amx_sums *s)
+INLINE void amx_multiply(const amx_product *p, bool low, size_t tiles, amx_sums *s)
 {
 	AMX_MULTIPLY(0, 1, 2, 0);
 	for (size_t t = 0; t < tiles; t += 2) {
@@ -102,9 +110,10 @@ INLINE void amx_multiply(const amx_product *p, size_t tiles, amx_sums *s)
 	}
 }
 
-INLINE vf amx_value(const amx_sums *s, int row)
+INLINE vf amx_value(const amx_sums *s, bool low, int row)
 {
-	return vs_value((vs){vi_load(s->hh[row]), vi_load(s->mixed[row]), vi_load(s->ll[row])});
+	return vs_value((vs){vi_load(s->hh[row]), vi_load(s->mixed[row]),
+			     low ? vi_load(s->ll[row]) : vi_set(0)});
 }
 
 /* The 16 folds of x[i], in lane i: by pairs of vectors, half of each with its other half. The
@@ -137,15 +146,15 @@ AMX_FOLD(amx_fold_magnitude, magnitude_max)
 #undef AMX_FOLD
 
 /* Dots to scores, the new maxima, and what the sums shrink by. */
-INLINE void amx_scores(const pal__attn_kv *kv, pal__attn_query *q, int n, amx_attn_scratch *c,
-		       amx_weighted *w)
+INLINE void amx_scores(const pal__attn_kv *kv, bool low, pal__attn_query *q, int n,
+		       amx_attn_scratch *c, amx_weighted *w)
 {
 	for (int i = 0; i < n; i++) {
 		const vf step = vf_set(((const row_head *)q[i].row)->step * kv->scale);
 		const bool whole = sees_all(&q[i]);
 		vf v[4];
 		for (int t = 0; t < 4; t++) {
-			v[t] = vf_mul(vf_mul(amx_value(&c->sums[t], i), step),
+			v[t] = vf_mul(vf_mul(amx_value(&c->sums[t], low, i), step),
 				      vf_load(kv->k_scale + 16 * t));
 			if (!whole)
 				v[t] = visible(&q[i], 16 * t, v[t], vf_set(-INFINITY));
@@ -198,15 +207,15 @@ INLINE void amx_weights(const pal__attn_kv *kv, pal__attn_query *q, int n, amx_a
 }
 
 /* acc = acc * shrink + weights by V, for `tiles` tiles of dimensions from d. */
-INLINE void amx_sum_v(pal__attn_query *q, int n, size_t d, size_t tiles, const amx_sums *s,
-		      const amx_weighted *w)
+INLINE void amx_sum_v(bool low, pal__attn_query *q, int n, size_t d, size_t tiles,
+		      const amx_sums *s, const amx_weighted *w)
 {
 	for (int i = 0; i < n; i++) {
 		const vf step = vf_set(w->step[i]), shrink = vf_set(w->shrink[i]);
 		float *acc = q[i].acc + d;
 		for (size_t t = 0; t < tiles; t++, acc += 16)
-			vf_store(acc,
-				 vf_fma(amx_value(&s[t], i), step, vf_mul(vf_load(acc), shrink)));
+			vf_store(acc, vf_fma(amx_value(&s[t], low, i), step,
+					     vf_mul(vf_load(acc), shrink)));
 	}
 }
 
@@ -220,8 +229,8 @@ static size_t amx_groups(size_t head_dim)
 }
 
 /* Up to 16 queries by K, to weights; if few, V is fetched meanwhile. */
-static void amx_attn_k(const pal__attn_kv *kv, size_t groups, pal__attn_query *q, int width,
-		       bool few, amx_attn_scratch *c, amx_weighted *w)
+INLINE void amx_attn_k(const pal__attn_kv *kv, bool low, size_t groups, pal__attn_query *q,
+		       int width, bool few, amx_attn_scratch *c, amx_weighted *w)
 {
 	const size_t hd = kv->head_dim;
 	const uint8_t *k = kv->k, *v = kv->v;
@@ -238,14 +247,14 @@ static void amx_attn_k(const pal__attn_kv *kv, size_t groups, pal__attn_query *q
 		vf_store(c->part[j], vf_set(0));
 		vf_store(c->most[j], vf_set(0));
 	}
-	amx_multiply(&p, 4, c->sums);
-	amx_scores(kv, q, width, c, w);
+	amx_multiply(&p, low, 4, c->sums);
+	amx_scores(kv, low, q, width, c, w);
 	amx_weights(kv, q, width, c, w);
 }
 
 /* Their weights by V, while the next K is fetched. */
-static void amx_attn_v(const pal__attn_kv *kv, pal__attn_query *q, int width, bool few, amx_sums *s,
-		       const amx_weighted *w)
+INLINE void amx_attn_v(const pal__attn_kv *kv, bool low, pal__attn_query *q, int width, bool few,
+		       amx_sums *s, const amx_weighted *w)
 {
 	const size_t tiles = (kv->head_dim + 15) / 16;
 	const uint8_t *v = kv->v, *next = kv->next;
@@ -263,39 +272,47 @@ static void amx_attn_v(const pal__attn_kv *kv, pal__attn_query *q, int width, bo
 			p.next = next + at;
 			p.next_low = p.next + pal__attn_plane(PAL__ATTN_BLOCK, kv->head_dim);
 		}
-		amx_multiply(&p, now, s);
-		amx_sum_v(q, width, 16 * t, now, s, w);
+		amx_multiply(&p, low, now, s);
+		amx_sum_v(low, q, width, 16 * t, now, s, w);
 	}
 }
 
 /* K by all queries, then V, so that each stays in L1 for them. */
-static void amx_attn(const pal__attn_kv *kv, pal__attn_query *q, int n)
+INLINE void amx_attn_all(const pal__attn_kv *kv, bool low, size_t groups, pal__attn_query *q, int n,
+			 bool few)
 {
-	const size_t groups = amx_groups(kv->head_dim);
-	const int rest = n % 16 < AMX_ATTN_LEAST ? n % 16 : 0, end = n - rest;
-	if (kv->kind != PAL__KV_INT16 || kv->head_dim > AMX_ATTN_DIM || groups < 8 || !end) {
-		attn(kv, q, n);
-		return;
-	}
-	const bool few = n <= AMX_ATTN_FEW;
 	amx_attn_scratch c __attribute__((aligned(PAL__ALIGN)));
-	const size_t parts = ((size_t)end + 15) / 16;
+	const size_t parts = ((size_t)n + 15) / 16;
 	for (int v = 0; v < 2; v++) {
 		int configured = 0;
 		for (size_t i = 0; i < parts; i++) {
 			pal__attn_query *at = q + 16 * i;
-			int width = i + 1 < parts ? 16 : end - 16 * (int)i;
+			int width = i + 1 < parts ? 16 : n - 16 * (int)i;
 			if (width != configured)
 				amx_attn_configure(width, v ? PAL__ATTN_BLOCK / 4 : groups);
 			configured = width;
 			if (v)
-				amx_attn_v(kv, at, width, few, c.sums, &c.weighted[i]);
+				amx_attn_v(kv, low, at, width, few, c.sums, &c.weighted[i]);
 			else
-				amx_attn_k(kv, groups, at, width, few, &c, &c.weighted[i]);
+				amx_attn_k(kv, low, groups, at, width, few, &c, &c.weighted[i]);
 		}
 		amx_written();
 	}
 	_tile_release();
+}
+
+static void amx_attn(const pal__attn_kv *kv, pal__attn_query *q, int n)
+{
+	const size_t groups = amx_groups(kv->head_dim);
+	const int rest = n % 16 < AMX_ATTN_LEAST ? n % 16 : 0, end = n - rest;
+	if (!pal__kv_is_int(kv->kind) || kv->head_dim > AMX_ATTN_DIM || groups < 8 || !end) {
+		attn(kv, q, n);
+		return;
+	}
+	if (kv->kind == PAL__KV_INT16)
+		amx_attn_all(kv, true, groups, q, end, n <= AMX_ATTN_FEW);
+	else
+		amx_attn_all(kv, false, groups, q, end, n <= AMX_ATTN_FEW);
 	if (rest)
 		attn(kv, q + end, rest);
 }

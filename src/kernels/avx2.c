@@ -296,12 +296,16 @@ OP pairs unsigned_pairs(const uint8_t *p)
 }
 OP vu vu_load(const uint8_t *high, const uint8_t *low)
 {
-	return (vu){signed_pairs(high), signed_pairs(high + 32), unsigned_pairs(low),
-		    unsigned_pairs(low + 32)};
+	vu u = {.high_a = signed_pairs(high), .high_b = signed_pairs(high + 32)};
+	if (low) {
+		u.low_a = unsigned_pairs(low);
+		u.low_b = unsigned_pairs(low + 32);
+	}
+	return u;
 }
-OP vs vs_start(int32_t sum)
+OP vs vs_start(int32_t sum, bool low)
 {
-	(void)sum;
+	(void)sum, (void)low;
 	return (vs){vi_set(0), vi_set(0)};
 }
 OP __m256i madd_pairs(__m256i acc, pairs u, __m256i even, __m256i odd)
@@ -309,16 +313,18 @@ OP __m256i madd_pairs(__m256i acc, pairs u, __m256i even, __m256i odd)
 	acc = _mm256_add_epi32(acc, _mm256_madd_epi16(u.even, even));
 	return _mm256_add_epi32(acc, _mm256_madd_epi16(u.odd, odd));
 }
-OP vs vs_dot(vs s, vu u, const uint8_t *row, size_t pad, size_t g)
+OP vs vs_dot(vs s, vu u, bool low, const uint8_t *row, size_t pad, size_t g)
 {
 	int32_t pair[2];
 	(void)pad;
 	__builtin_memcpy(pair, row + 8 * g, 8);
 	__m256i even = _mm256_set1_epi32(pair[0]), odd = _mm256_set1_epi32(pair[1]);
-	return (vs){
-		{madd_pairs(s.high.a, u.high_a, even, odd),
-		 madd_pairs(s.high.b, u.high_b, even, odd)},
-		{madd_pairs(s.low.a, u.low_a, even, odd), madd_pairs(s.low.b, u.low_b, even, odd)}};
+	s.high = (vi){madd_pairs(s.high.a, u.high_a, even, odd),
+		      madd_pairs(s.high.b, u.high_b, even, odd)};
+	if (low)
+		s.low = (vi){madd_pairs(s.low.a, u.low_a, even, odd),
+			     madd_pairs(s.low.b, u.low_b, even, odd)};
+	return s;
 }
 OP vf vs_value(vs s)
 {

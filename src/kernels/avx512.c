@@ -233,10 +233,11 @@ typedef struct {
 OP vu vu_load(const uint8_t *high, const uint8_t *low)
 {
 	return (vu){_mm512_xor_si512(vi_load(high), _mm512_set1_epi32((int)0x80808080)),
-		    vi_load(low)};
+		    low ? vi_load(low) : vi_set(0)};
 }
-OP vs vs_start(int32_t sum)
+OP vs vs_start(int32_t sum, bool low)
 {
+	(void)low;
 	return (vs){vi_set(0), vi_set(-128 * sum), vi_set(0)};
 }
 /* As the compilers' builtin, but gcc 12 copies accumulators about and spills them around that. */
@@ -245,13 +246,15 @@ OP vi vs_more(vi acc, vi u, vi s)
 	__asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u), "v"(s));
 	return acc;
 }
-OP vs vs_dot(vs s, vu u, const uint8_t *row, size_t pad, size_t g)
+OP vs vs_dot(vs s, vu u, bool low, const uint8_t *row, size_t pad, size_t g)
 {
-	int32_t high, low;
-	__builtin_memcpy(&high, row + 4 * g, 4);
-	__builtin_memcpy(&low, row + pad + 4 * g, 4);
-	vi h = vi_set(high), l = vi_set(low);
+	int32_t high4, low4;
+	__builtin_memcpy(&high4, row + 4 * g, 4);
+	__builtin_memcpy(&low4, row + pad + 4 * g, 4);
+	vi h = vi_set(high4), l = vi_set(low4);
 	s.mixed = vs_more(s.mixed, u.high, l);
+	if (!low)
+		return (vs){vs_more(s.hh, u.high, h), s.mixed, s.ll};
 	return (vs){vs_more(s.hh, u.high, h), vs_more(s.mixed, u.low, h), vs_more(s.ll, u.low, l)};
 }
 OP vf vs_value(vs s)

@@ -7,7 +7,7 @@
  *    the columns in ascending order. Integer dots of 32 int8 products are exact,
  *    so their inner order is free.
  *  - Attention works on blocks of PAL__ATTN_BLOCK positions in ascending order; scores
- *    have positions as lanes, the weighted sum of V has dimensions as lanes. Over int16 K/V
+ *    have positions as lanes, the weighted sum of V has dimensions as lanes. Over integer K/V
  *    both are exact dots of integers, so that their inner order is free.
  *  - A true reduction over a vector (norms, the softmax's sum) is defined over 16
  *    virtual lanes: lane j adds elements j, j + 16, ... in order; then lanes are folded
@@ -43,12 +43,21 @@
  * multiplied for each lane, then the next 4, as instructions for dots of bytes want them:
  * k: [4][head_dim / 4, rounded up][16 positions][4 dimensions]
  * v: [v_stride / 16][PAL__ATTN_BLOCK / 4][16 dimensions][4 positions]
- * What lies in padding, or at positions that no query sees, does not matter. */
-typedef enum { PAL__KV_FLOAT, PAL__KV_HALF, PAL__KV_INT16 } pal__kv_kind;
+ * What lies in padding, or at positions that no query sees, does not matter.
+ *
+ * PAL__KV_INT8: the same of int16 whose low bytes are all zero: that plane is not there. So an
+ * element is 256 times an int8 times the scale, and the bits are those of such int16. */
+typedef enum { PAL__KV_FLOAT, PAL__KV_HALF, PAL__KV_INT16, PAL__KV_INT8 } pal__kv_kind;
+
+/* Kinds that have scales, and that queries are rounded for. */
+static inline bool pal__kv_is_int(pal__kv_kind kind)
+{
+	return kind == PAL__KV_INT16 || kind == PAL__KV_INT8;
+}
 
 typedef struct {
 	const void *k, *v;
-	const float *k_scale, *v_scale; /* [PAL__ATTN_BLOCK], of PAL__KV_INT16, not negative */
+	const float *k_scale, *v_scale; /* [PAL__ATTN_BLOCK], of integers, not negative */
 	const void *next; /* K that will be read after this block's V, to fetch ahead; or NULL */
 	pal__kv_kind kind;
 	size_t head_dim;
@@ -65,7 +74,7 @@ static inline size_t pal__attn_at(size_t n, size_t lane, size_t i)
 	return ((lane / 16 * ((n + 3) / 4) + i / 4) * 16 + lane % 16) * 4 + i % 4;
 }
 
-/* Over PAL__KV_INT16, what K and V are multiplied with is rounded to integers: a query once
+/* Over integers, what K and V are multiplied with is rounded to integers: a query once
  * (attn_begin), its weights in each block. A row of n numbers x[i] becomes
  * a[i] = round_half_even(x[i] * (32512 / m)), m the largest |x[i]|, and a step m / 127:
  * |a[i]| <= 32512 = 127 * 256, so that a[i] = 256 * int8 + int8. As for activations all is 0 for
@@ -81,7 +90,7 @@ static inline size_t pal__attn_row(size_t n)
 /* One query's running softmax. A fresh one has max = -inf, sum = 0, acc zero. */
 typedef struct {
 	const float *q;  /* [head_dim], of PAL__KV_FLOAT and PAL__KV_HALF */
-	const void *row; /* q by attn_begin, of PAL__KV_INT16 */
+	const void *row; /* q by attn_begin, of integers */
 	float *acc;      /* [v_stride] */
 	float max, sum;
 	int lo, hi; /* visible positions of the block at hand: 0 <= lo < hi <= PAL__ATTN_BLOCK */

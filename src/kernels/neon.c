@@ -311,29 +311,32 @@ OP vu vu_load(const uint8_t *high, const uint8_t *low)
 {
 	vu u = {.high = vld1q_s8_x4((const int8_t *)high)};
 	for (int i = 0; i < 4; i++)
-		u.low.val[i] =
-			vreinterpretq_s8_u8(veorq_u8(vld1q_u8(low + 16 * i), vdupq_n_u8(0x80)));
+		u.low.val[i] = low ? vreinterpretq_s8_u8(
+					     veorq_u8(vld1q_u8(low + 16 * i), vdupq_n_u8(0x80)))
+				   : vdupq_n_s8(0);
 	return u;
 }
-OP vs vs_start(int32_t sum)
+OP vs vs_start(int32_t sum, bool low)
 {
 	vs s;
 	for (int i = 0; i < 4; i++) {
 		s.hh.val[i] = s.mixed.val[i] = vdupq_n_s32(0);
-		s.ll.val[i] = vdupq_n_s32(128 * sum);
+		s.ll.val[i] = vdupq_n_s32(low ? 128 * sum : 0);
 	}
 	return s;
 }
-OP vs vs_dot(vs s, vu u, const uint8_t *row, size_t pad, size_t g)
+OP vs vs_dot(vs s, vu u, bool low, const uint8_t *row, size_t pad, size_t g)
 {
-	int32_t high, low;
-	__builtin_memcpy(&high, row + 4 * g, 4);
-	__builtin_memcpy(&low, row + pad + 4 * g, 4);
-	int8x16_t h = vreinterpretq_s8_s32(vdupq_n_s32(high));
-	int8x16_t l = vreinterpretq_s8_s32(vdupq_n_s32(low));
+	int32_t high4, low4;
+	__builtin_memcpy(&high4, row + 4 * g, 4);
+	__builtin_memcpy(&low4, row + pad + 4 * g, 4);
+	int8x16_t h = vreinterpretq_s8_s32(vdupq_n_s32(high4));
+	int8x16_t l = vreinterpretq_s8_s32(vdupq_n_s32(low4));
 	for (int i = 0; i < 4; i++) {
 		s.hh.val[i] = vdotq_s32(s.hh.val[i], u.high.val[i], h);
 		s.mixed.val[i] = vdotq_s32(s.mixed.val[i], u.high.val[i], l);
+		if (!low)
+			continue;
 		s.mixed.val[i] = vdotq_s32(s.mixed.val[i], u.low.val[i], h);
 		s.ll.val[i] = vdotq_s32(s.ll.val[i], u.low.val[i], l);
 	}

@@ -331,7 +331,7 @@ static void attn_begin(const float *q, size_t head_dim, void *out)
 	r->step = round_row(q, head_dim, r->a);
 }
 
-/* The dot of a row of n integers with a lane of two planes. */
+/* The dot of a row of n integers with a lane of two planes; plane 0: of one. */
 static float dot_lane(const int16_t *a, size_t n, const uint8_t *planes, size_t plane, size_t lane)
 {
 	float sum = 0;
@@ -340,7 +340,7 @@ static float dot_lane(const int16_t *a, size_t n, const uint8_t *planes, size_t 
 		for (size_t i = from; i < n && i < from + 256; i++) {
 			size_t at = pal__attn_at(n, lane, i);
 			h += a[i] * (int8_t)planes[at];
-			l += a[i] * planes[plane + at];
+			l += plane ? a[i] * planes[plane + at] : 0;
 		}
 		float value = (float)(h + (l >> 8));
 		sum = from ? sum + value : value;
@@ -348,12 +348,18 @@ static float dot_lane(const int16_t *a, size_t n, const uint8_t *planes, size_t 
 	return sum;
 }
 
+/* Where the low plane is, after the high one; 0: nowhere. */
+static size_t low_plane(const pal__attn_kv *kv, size_t lanes, size_t n)
+{
+	return kv->kind == PAL__KV_INT16 ? pal__attn_plane(lanes, n) : 0;
+}
+
 static float score(const pal__attn_kv *kv, const pal__attn_query *q, size_t j)
 {
 	size_t hd = kv->head_dim;
-	if (kv->kind == PAL__KV_INT16) {
+	if (pal__kv_is_int(kv->kind)) {
 		const row *r = q->row;
-		size_t plane = pal__attn_plane(PAL__ATTN_BLOCK, hd);
+		size_t plane = low_plane(kv, PAL__ATTN_BLOCK, hd);
 		return dot_lane(r->a, hd, kv->k, plane, j) * (r->step * kv->scale) * kv->k_scale[j];
 	}
 	float dot = 0;
@@ -374,8 +380,8 @@ static void sum_v(const pal__attn_kv *kv, const pal__attn_query *q, const float 
 	}
 }
 
-static void sum_v_int16(const pal__attn_kv *kv, const pal__attn_query *q,
-			const float p[PAL__ATTN_BLOCK], float shrink)
+static void sum_v_int(const pal__attn_kv *kv, const pal__attn_query *q,
+		      const float p[PAL__ATTN_BLOCK], float shrink)
 {
 	float w[PAL__ATTN_BLOCK] = {0};
 	int16_t a[PAL__ATTN_BLOCK];
@@ -383,7 +389,7 @@ static void sum_v_int16(const pal__attn_kv *kv, const pal__attn_query *q,
 		w[j] = p[j] * kv->v_scale[j];
 	float step = round_row(w, PAL__ATTN_BLOCK, a);
 	size_t stride = (kv->head_dim + 15) / 16 * 16;
-	size_t plane = pal__attn_plane(stride, PAL__ATTN_BLOCK);
+	size_t plane = low_plane(kv, stride, PAL__ATTN_BLOCK);
 	for (size_t d = 0; d < stride; d++)
 		q->acc[d] = fma(dot_lane(a, PAL__ATTN_BLOCK, kv->v, plane, d), step,
 				q->acc[d] * shrink);
@@ -413,14 +419,14 @@ static void attn_one(const pal__attn_kv *kv, pal__attn_query *q)
 		lanes[i] = ((s[i] + s[i + 16]) + s[i + 32]) + s[i + 48];
 	q->sum = fma(q->sum, shrink, fold(lanes));
 	q->max = max;
-	(kv->kind == PAL__KV_INT16 ? sum_v_int16 : sum_v)(kv, q, s, shrink);
+	(pal__kv_is_int(kv->kind) ? sum_v_int : sum_v)(kv, q, s, shrink);
 }
 
 static void attn(const pal__attn_kv *kv, pal__attn_query *q, int n)
 {
 	assert(n >= 1 && n <= PAL__ATTN_MAX_QUERIES);
 	size_t bytes = pal__attn_row(kv->head_dim);
-	for (int i = 1; i < n && kv->kind == PAL__KV_INT16; i++)
+	for (int i = 1; i < n && pal__kv_is_int(kv->kind); i++)
 		assert((const char *)q[i].row == (const char *)q[0].row + (size_t)i * bytes);
 	for (int i = 0; i < n; i++)
 		attn_one(kv, &q[i]);

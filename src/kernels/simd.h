@@ -30,10 +30,11 @@
  *   MAX_COLUMNS, ATTN_TILES(n), ATTN_DIMS(n)  what fits the registers
  * And for dots with rows of integers (pal__attn_row):
  *   row_store(p, pad, at, v[4])  integers [at, at + 64) of a row of `pad`, the way vs_dot wants
- *   vu, vu_load(p, q)            4 high bytes of 16 lanes at p, their low bytes at q
- *   vs, vs_start(sum)            H and L of 16 lanes by a row, whose integers' sum is `sum` if
+ *   vu, vu_load(p, q)            4 high bytes of 16 lanes at p, their low bytes at q (q NULL: all
+ *                                zero, and with low false no matter to the following)
+ *   vs, vs_start(sum, low)       H and L of 16 lanes by a row, whose integers' sum is `sum` if
  *                                ROW_SUMS; vs_value(s): H + (L >> 8)
- *   vs_dot(s, u, p, pad, g)      more by u times the row's integers 4 g to 4 g + 3
+ *   vs_dot(s, u, low, p, pad, g) more by u times the row's integers 4 g to 4 g + 3
  *   ATTN_SUMS                    how many vs fit the registers
  */
 #include <math.h>
@@ -930,7 +931,7 @@ INLINE void attn_kind(const pal__attn_kv *kv, pal__kv_kind kind, pal__attn_query
 		attn_n(kv, kind, q, 1);
 }
 
-/* --- attention over int16: dots of rows of integers with planes of bytes ------------- */
+/* --- attention over integers: dots of rows of integers with planes of bytes ---------- */
 
 /* What a row begins with; its integers follow. */
 typedef struct {
@@ -989,6 +990,7 @@ static void attn_begin(const float *q, size_t head_dim, void *out)
 	}
 }
 
+/* `low` in what follows is a constant: whether there are low planes. */
 typedef struct {
 	const uint8_t *high, *low; /* of the first tile of 16 lanes */
 	size_t tile_bytes;
@@ -996,31 +998,31 @@ typedef struct {
 } kv_planes;
 
 /* The dots of n rows, row_bytes apart, with `tiles` tiles over `count` groups of 4 numbers. */
-INLINE void dot_rows(const kv_planes *p, int tiles, const row_head *rows, size_t row_bytes,
-		     size_t pad, int n, size_t first, size_t count, vs s[])
+INLINE void dot_rows(const kv_planes *p, bool low, int tiles, const row_head *rows,
+		     size_t row_bytes, size_t pad, int n, size_t first, size_t count, vs s[])
 {
 	const uint8_t *row = (const uint8_t *)rows, *ints = (const uint8_t *)(rows + 1);
 	for (int i = 0; i < n; i++, row += row_bytes)
 		for (int t = 0; t < tiles; t++)
-			s[i * tiles + t] =
-				vs_start(((const row_head *)(const void *)row)->sum[first / 64]);
+			s[i * tiles + t] = vs_start(
+				((const row_head *)(const void *)row)->sum[first / 64], low);
 	for (size_t g = first; g < first + count; g++)
 		for (int t = 0; t < tiles; t++) {
 			size_t at = (size_t)t * p->tile_bytes + g * 64;
-			vu u = vu_load(p->high + at, p->low + at);
-			if (p->next) {
+			vu u = vu_load(p->high + at, low ? p->low + at : NULL);
+			if (p->next)
 				__builtin_prefetch(p->next + at);
+			if (p->next && low)
 				__builtin_prefetch(p->next_low + at);
-			}
 			for (int i = 0; i < n; i++)
-				s[i * tiles + t] = vs_dot(s[i * tiles + t], u,
+				s[i * tiles + t] = vs_dot(s[i * tiles + t], u, low,
 							  ints + (size_t)i * row_bytes, pad, g);
 		}
 }
 
 /* The dots of n queries with K. */
-INLINE void dots_int16(const pal__attn_kv *kv, const pal__attn_query *q, int n, int tiles,
-		       float s[][PAL__ATTN_BLOCK])
+INLINE void dots_int(const pal__attn_kv *kv, bool low, const pal__attn_query *q, int n, int tiles,
+		     float s[][PAL__ATTN_BLOCK])
 {
 	size_t hd = kv->head_dim, groups = (hd + 3) / 4, pad = (hd + 63) & ~(size_t)63;
 	for (int t = 0; t < 4; t += tiles) {
@@ -1032,7 +1034,7 @@ INLINE void dots_int16(const pal__attn_kv *kv, const pal__attn_query *q, int n, 
 		size_t g = 0;
 		do {
 			vs sums[ATTN_SUMS];
-			dot_rows(&p, tiles, q[0].row, pal__attn_row(hd), pad, n, g,
+			dot_rows(&p, low, tiles, q[0].row, pal__attn_row(hd), pad, n, g,
 				 groups - g < 64 ? groups - g : 64, sums);
 			for (int i = 0; i < n * tiles; i++) {
 				float *to = s[i / tiles] + (t + i % tiles) * 16;
@@ -1062,8 +1064,8 @@ INLINE float weigh(const pal__attn_kv *kv, pal__attn_query *q, bool whole, vf v[
 }
 
 /* acc of n queries = acc * shrink + weights by V, for `tiles` vectors of dimensions from d. */
-INLINE void sum_int16(const pal__attn_kv *kv, pal__attn_query *q, int n, size_t d, int tiles,
-		      const weight_row *w, const float *shrink)
+INLINE void sum_int(const pal__attn_kv *kv, bool low, pal__attn_query *q, int n, size_t d,
+		    int tiles, const weight_row *w, const float *shrink)
 {
 	vs sums[ATTN_SUMS];
 	const uint8_t *v = (const uint8_t *)kv->v + d * PAL__ATTN_BLOCK, *next = kv->next;
@@ -1073,7 +1075,7 @@ INLINE void sum_int16(const pal__attn_kv *kv, pal__attn_query *q, int n, size_t 
 		p.next = next + d * PAL__ATTN_BLOCK;
 		p.next_low = p.next + pal__attn_plane(PAL__ATTN_BLOCK, kv->head_dim);
 	}
-	dot_rows(&p, tiles, &w[0].head, sizeof *w, PAL__ATTN_BLOCK, n, 0, PAL__ATTN_BLOCK / 4,
+	dot_rows(&p, low, tiles, &w[0].head, sizeof *w, PAL__ATTN_BLOCK, n, 0, PAL__ATTN_BLOCK / 4,
 		 sums);
 	for (int i = 0; i < n; i++) {
 		float step = w[i].head.step;
@@ -1085,13 +1087,13 @@ INLINE void sum_int16(const pal__attn_kv *kv, pal__attn_query *q, int n, size_t 
 	}
 }
 
-INLINE void attn_int16_n(const pal__attn_kv *kv, pal__attn_query *q, int n)
+INLINE void attn_int_n(const pal__attn_kv *kv, bool low, pal__attn_query *q, int n)
 {
 	float s[ATTN_SUMS][PAL__ATTN_BLOCK], shrink[ATTN_SUMS];
 	weight_row w[ATTN_SUMS];
 	size_t stride = (kv->head_dim + 15) & ~(size_t)15, d = 0;
 	const int tiles = ATTN_SUMS / n;
-	dots_int16(kv, q, n, tiles, s);
+	dots_int(kv, low, q, n, tiles, s);
 	for (int i = 0; i < n; i++) {
 		vf v[4];
 		for (int t = 0; t < 4; t++)
@@ -1100,19 +1102,19 @@ INLINE void attn_int16_n(const pal__attn_kv *kv, pal__attn_query *q, int n)
 					    : weigh(kv, &q[i], false, v, &w[i]);
 	}
 	for (; d + 16 * (size_t)tiles <= stride; d += 16 * (size_t)tiles)
-		sum_int16(kv, q, n, d, tiles, w, shrink);
+		sum_int(kv, low, q, n, d, tiles, w, shrink);
 	for (; d < stride; d += 16)
-		sum_int16(kv, q, n, d, 1, w, shrink);
+		sum_int(kv, low, q, n, d, 1, w, shrink);
 }
 
-static void attn_int16(const pal__attn_kv *kv, pal__attn_query *q, int n)
+INLINE void attn_int(const pal__attn_kv *kv, bool low, pal__attn_query *q, int n)
 {
 	for (; ATTN_SUMS >= 4 && n >= 4; n -= 4, q += 4)
-		attn_int16_n(kv, q, 4);
+		attn_int_n(kv, low, q, 4);
 	for (; ATTN_SUMS >= 2 && n >= 2; n -= 2, q += 2)
-		attn_int16_n(kv, q, 2);
+		attn_int_n(kv, low, q, 2);
 	for (; n; n--, q++)
-		attn_int16_n(kv, q, 1);
+		attn_int_n(kv, low, q, 1);
 }
 
 static void attn(const pal__attn_kv *kv, pal__attn_query *q, int n)
@@ -1125,7 +1127,10 @@ static void attn(const pal__attn_kv *kv, pal__attn_query *q, int n)
 		attn_kind(kv, PAL__KV_HALF, q, n);
 		break;
 	case PAL__KV_INT16:
-		attn_int16(kv, q, n);
+		attn_int(kv, true, q, n);
+		break;
+	case PAL__KV_INT8:
+		attn_int(kv, false, q, n);
 	}
 }
 

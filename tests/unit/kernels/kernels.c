@@ -258,7 +258,7 @@ static void fill_kv(void *p, size_t n, pal__kv_kind kind, bool hostile)
 {
 	for (size_t i = 0; i < n; i++) {
 		float v = number(hostile && below(20) == 0);
-		if (kind == PAL__KV_INT16)
+		if (pal__kv_is_int(kind))
 			((int16_t *)p)[i] = (int16_t)rnd(); /* as bytes of planes */
 		else if (kind == PAL__KV_HALF)
 			((uint16_t *)p)[i] = pal__float_half(v);
@@ -360,19 +360,19 @@ static bool test_attn(const pal__kernels *k, pal__kv_kind kind, bool hostile)
 	return good;
 }
 
-/* Over int16, scales of positions that nobody sees may be anything; of those seen, a NaN shows.
+/* Over integers, scales of positions that nobody sees may be anything; of those seen, a NaN shows.
  * So it does in a query, and only in that. */
-static bool test_attn_nan(const pal__kernels *k, bool in_v)
+static bool test_attn_nan(const pal__kernels *k, pal__kv_kind kind, bool in_v)
 {
 	enum { HD = 64, N = 5, PLACE = 40 };
 	size_t elements = HD * PAL__ATTN_BLOCK;
 	void *kk = need(elements * 2), *vv = need(elements * 2);
 	float *q = floats(N * HD, false), scales[128];
-	pal__attn_kv kv = {kk, vv, scales, scales + 64, NULL, PAL__KV_INT16, HD, 0.125f};
+	pal__attn_kv kv = {kk, vv, scales, scales + 64, NULL, kind, HD, 0.125f};
 	asking a;
 	bool good = true;
-	fill_kv(kk, elements, PAL__KV_INT16, false);
-	fill_kv(vv, elements, PAL__KV_INT16, false);
+	fill_kv(kk, elements, kind, false);
+	fill_kv(vv, elements, kind, false);
 	for (int i = 0; i < 128; i++)
 		scales[i] = 0x1p-15f;
 	scales[PLACE + 64 * in_v] = NAN;
@@ -387,6 +387,38 @@ static bool test_attn_nan(const pal__kernels *k, bool in_v)
 		good = good && isnan(a.acc[i]) == (i / HD == 2 || i / HD == 3);
 	give(kk, elements * 2), give(vv, elements * 2), give(q, N * HD * sizeof *q);
 	asked(&a, N, HD);
+	return good;
+}
+
+/* Over int8, the bits are those of int16 whose low bytes are zero. */
+static bool test_attn_int8(const pal__kernels *k)
+{
+	size_t hd = random_head_dim(), stride = (hd + 15) / 16 * 16;
+	size_t k_plane = pal__attn_plane(PAL__ATTN_BLOCK, hd);
+	size_t v_plane = pal__attn_plane(hd, PAL__ATTN_BLOCK);
+	int n = 1 + (int)below(PAL__ATTN_MAX_QUERIES);
+	uint8_t *kk = need(2 * k_plane), *vv = need(2 * v_plane);
+	float *q = floats((size_t)n * hd, false), scales[128];
+	asking a, b;
+	fill_kv(kk, k_plane / 2, PAL__KV_INT8, false);
+	fill_kv(vv, v_plane / 2, PAL__KV_INT8, false);
+	memset(kk + k_plane, 0, k_plane);
+	memset(vv + v_plane, 0, v_plane);
+	for (int i = 0; i < 128; i++)
+		scales[i] = fabsf(number(false)) * 0x1p-15f;
+	pal__attn_kv kv = {kk, vv, scales, scales + 64, NULL, PAL__KV_INT16, hd, 0.25f};
+	ask(&a, k, q, n, hd);
+	ask(&b, k, q, n, hd);
+	for (int i = 0; i < n; i++) {
+		a.q[i].lo = b.q[i].lo = (int)below(PAL__ATTN_BLOCK);
+		a.q[i].hi = b.q[i].hi = PAL__ATTN_BLOCK;
+	}
+	k->attn(&kv, a.q, n);
+	kv.kind = PAL__KV_INT8;
+	k->attn(&kv, b.q, n);
+	bool good = same(a.acc, b.acc, (size_t)n * stride, "int8 as int16");
+	give(kk, 2 * k_plane), give(vv, 2 * v_plane), give(q, (size_t)n * hd * sizeof *q);
+	asked(&a, n, hd), asked(&b, n, hd);
 	return good;
 }
 
@@ -463,7 +495,7 @@ static bool test_meaning(pal__type type)
 	return good;
 }
 
-/* Attention over int16 against double arithmetic: the error is that of rounding the query and
+/* Attention over integers against double arithmetic: the error is that of rounding the query and
  * the weights to 15 bits. Numbers in the planes are found as kernels.h says. */
 static bool test_attn_meaning(size_t hd)
 {
@@ -533,11 +565,14 @@ static void test_isa(const pal__kernels *k, int rounds)
 	for (int i = 0; i < 4 * rounds && vectors; i++)
 		vectors = test_vectors(k, i % 2);
 	for (int i = 0; i < 8 * rounds && attention; i++)
-		attention =
-			test_attn(k, i % 2 ? PAL__KV_INT16 : (pal__kv_kind)(i / 2 % 2), i / 4 % 2);
+		attention = test_attn(k, (pal__kv_kind)(i % 4), i / 4 % 2);
+	for (int i = 0; i < rounds && attention; i++)
+		attention = test_attn_int8(k);
 	report(vectors, k->name, "vectors", "");
 	report(attention, k->name, "attention", "");
-	report(test_attn_nan(k, false) && test_attn_nan(k, true), k->name, "attention", "NaN");
+	for (pal__kv_kind kind = PAL__KV_INT16; kind <= PAL__KV_INT8; kind++)
+		report(test_attn_nan(k, kind, false) && test_attn_nan(k, kind, true), k->name,
+		       "attention", "NaN");
 }
 
 int main(int argc, char **argv)

@@ -1,0 +1,411 @@
+#include "restore/index.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "kernels/exp.h"
+#include "kernels/trig.h"
+#include "restore/source.h"
+
+#define CHUNKS (PAL__SLAB / PAL_CHUNK)
+#define TILES (PAL__SLAB / PAL__TILE_ROWS)
+#define TOP 8       /* chunks that a query vector can bring up */
+#define FAINT 16.0f /* logits that far below a slab's best add nothing */
+#define Q4_BYTES 18 /* of a block of 32 */
+
+/* --- shape ------------------------------------------------------------------------ */
+
+static void add_head(pal__index *x, pal__qhead h, bool later)
+{
+	size_t i = 0;
+	while (i < x->n_heads &&
+	       (x->heads[i].layer != h.layer || x->heads[i].head != h.head))
+		i++;
+	if (i == x->n_heads) {
+		if (x->n_heads == 2 * PAL__MAX_HEADS_SET)
+			return;
+		x->heads[x->n_heads++] = h;
+	}
+	*(later ? &x->later[i] : &x->first[i]) = true;
+}
+
+static void find_pairs(pal__index *x)
+{
+	size_t group = x->m->h.n_heads / x->m->h.n_kv_heads;
+	for (size_t i = 0; i < x->n_heads; i++) {
+		pal__qhead pair = {x->heads[i].layer, x->heads[i].head / (uint32_t)group};
+		size_t at = 0;
+		while (at < x->n_pairs && (x->pairs[at].layer != pair.layer ||
+					   x->pairs[at].head != pair.head))
+			at++;
+		if (at == x->n_pairs)
+			x->pairs[x->n_pairs++] = pair;
+		x->pair_of[i] = at;
+	}
+}
+
+void pal__index_shape(pal__index *x, pal_model *m, const pal__kv_shape *kv,
+		      const pal__qhead *first, size_t n_first, const pal__qhead *later,
+		      size_t n_later, int max_rows)
+{
+	*x = (pal__index){.m = m, .disk = PAL__NO_DISK};
+	uint32_t layer = (uint32_t)(m->h.n_layers / 2);
+	while (layer + 1 < m->h.n_layers && !pal__kv_bounded(kv, layer))
+		layer++;
+	for (uint32_t i = 0; !n_first && i < m->h.n_heads && i < PAL__MAX_HEADS_SET; i++)
+		add_head(x, (pal__qhead){layer, i}, false);
+	for (size_t i = 0; i < n_first; i++)
+		add_head(x, first[i], false);
+	for (size_t i = 0; i < n_later; i++)
+		add_head(x, later[i], true);
+	find_pairs(x);
+	size_t most = PAL__MAX_PROBES / x->n_heads;
+	x->max_rows = (size_t)max_rows < most ? max_rows : (int)most;
+	pal__matrix_shape(&x->tile, PAL__Q4_0, PAL__SLAB, (m->h.head_dim + 31) / 32 * 32);
+}
+
+static size_t n_probes(const pal__index *x)
+{
+	return x->n_heads * (size_t)x->max_rows;
+}
+
+static bool lay_out(pal__index *x, pal__arena *arena, size_t *bytes)
+{
+	size_t threads = (size_t)pal__pool_threads(x->m->pool), probes = n_probes(x);
+	x->n_wave = 4 * threads;
+	x->worker_bytes = pal__arena_need(pal__matrix_bytes(&x->tile)) +
+			  pal__arena_need(probes * PAL__SLAB * sizeof(float));
+	struct {
+		void **to;
+		size_t bytes;
+	} parts[] = {
+		{(void **)&x->queries, probes * x->tile.n_cols * sizeof(float)},
+		{(void **)&x->workers, x->worker_bytes * threads},
+		{(void **)&x->panels, pal__panels_bytes(probes, x->tile.n_cols) + 64 * x->n_pairs},
+		{(void **)&x->wave, x->n_wave * probes * CHUNKS * sizeof(float)},
+	};
+	*bytes = 0;
+	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+		if (!pal__add_size(*bytes, pal__arena_need(parts[i].bytes), bytes))
+			return false;
+		if (arena)
+			*parts[i].to = pal__arena_take(arena, parts[i].bytes);
+	}
+	return true;
+}
+
+bool pal__index_need(const pal__index *x, size_t *bytes)
+{
+	pal__index copy = *x;
+	return lay_out(&copy, NULL, bytes);
+}
+
+pal_status pal__index_init(pal__index *x, pal__arena *arena, const char *dir, pal_error *err)
+{
+	size_t bytes;
+	lay_out(x, arena, &bytes);
+	assert(x->wave);
+	return pal__disk_open(&x->disk, dir, "the selection index", err);
+}
+
+void pal__index_close(pal__index *x)
+{
+	pal__disk_close(&x->disk);
+}
+
+/* --- keeping ---------------------------------------------------------------------- */
+
+/* A row of K as Q4_0: d = the value of largest size / -8, codes round(x / d) + 8 in 0..15. */
+static void to_q4(const float *x, size_t n, size_t padded, uint8_t *out)
+{
+	for (size_t b = 0; b < padded / 32; b++, out += Q4_BYTES) {
+		float most = 0, values[32];
+		for (size_t i = 0; i < 32; i++) {
+			values[i] = b * 32 + i < n ? x[b * 32 + i] : 0;
+			if (!(fabsf(values[i]) <= 1e30f))
+				values[i] = 0;
+			if (fabsf(values[i]) > fabsf(most))
+				most = values[i];
+		}
+		float d = pal__half_float(pal__float_half(most / -8)), by = d != 0 ? 1 / d : 0;
+		uint16_t half = pal__float_half(d);
+		uint8_t codes[32];
+		for (size_t i = 0; i < 32; i++) {
+			float code = values[i] * by + 8.5f;
+			codes[i] = code < 0 ? 0 : code > 15 ? 15 : (uint8_t)code;
+		}
+		memcpy(out, &half, 2);
+		for (size_t i = 0; i < 16; i++)
+			out[2 + i] = (uint8_t)(codes[i] | codes[i + 16] << 4);
+	}
+}
+
+static uint64_t tile_at(const pal__index *x, size_t tile, size_t pair)
+{
+	return ((tile / TILES * x->n_pairs + pair) * TILES + tile % TILES) * x->tile.tile_bytes;
+}
+
+static pal_status keep_tile(pal__index *x, const pal__kv *kv, size_t tile, int64_t end,
+			    pal_error *err)
+{
+	const pal__hparams *h = &x->m->h;
+	float angles[PAL__TILE_ROWS * PAL__MAX_HEAD_DIM], k[PAL__KV_MAX_DIM], v[PAL__KV_MAX_DIM];
+	uint8_t rows[PAL__TILE_ROWS * (PAL__KV_MAX_DIM / 32) * Q4_BYTES];
+	size_t row_bytes = x->tile.n_cols / 32 * Q4_BYTES;
+	int64_t from = (int64_t)tile * PAL__TILE_ROWS;
+	pal__matrix one = x->tile;
+	one.n_rows = PAL__TILE_ROWS;
+	one.n_tiles = 1;
+	one.data = x->workers;
+	end = end - from < PAL__TILE_ROWS ? end : from + PAL__TILE_ROWS;
+	pal__angles(x->m, from, (size_t)(end - from), angles);
+	for (size_t p = 0; p < x->n_pairs; p++) {
+		memset(rows, 0, PAL__TILE_ROWS * row_bytes);
+		for (int64_t pos = from; pos < end; pos++) {
+			size_t i = (size_t)(pos - from);
+			pal__take(x->m, kv, angles + i * h->n_rot, x->pairs[p].layer,
+				  x->pairs[p].head, pos, k, v);
+			to_q4(k, h->head_dim, x->tile.n_cols, rows + i * row_bytes);
+		}
+		pal__matrix_pack_tile(&one, 0, rows, NULL);
+		pal_status s = pal__disk_write(&x->disk, one.data, one.tile_bytes,
+					       tile_at(x, tile, p), err);
+		if (s)
+			return s;
+	}
+	return PAL_OK;
+}
+
+pal_status pal__index_keep(pal__index *x, const pal__kv *kv, int64_t end, pal_error *err)
+{
+	for (int64_t at = x->end / PAL__TILE_ROWS * PAL__TILE_ROWS; at < end && x->end < end;
+	     at += PAL__TILE_ROWS) {
+		pal_status s = keep_tile(x, kv, (size_t)(at / PAL__TILE_ROWS), end, err);
+		if (s)
+			return s;
+	}
+	x->end = end > x->end ? end : x->end;
+	return PAL_OK;
+}
+
+void pal__index_tap(void *index, size_t layer, const pal__scratch *s, int n)
+{
+	pal__index *x = index;
+	const pal__hparams *h = &x->m->h;
+	int rows = n < x->max_rows ? n : x->max_rows;
+	x->n_rows = rows;
+	for (size_t i = 0; i < x->n_heads; i++) {
+		if (x->heads[i].layer != layer)
+			continue;
+		for (int r = 0; r < rows; r++) {
+			float *to = x->queries +
+				    (i * (size_t)x->max_rows + (size_t)r) * x->tile.n_cols;
+			size_t row = (size_t)(n - rows + r);
+			memset(to, 0, x->tile.n_cols * sizeof *to);
+			memcpy(to, s->q + (row * h->n_heads + x->heads[i].head) * h->head_dim,
+			       h->head_dim * sizeof *to);
+			pal__finish_part(x->m, layer, PAL__Q, x->heads[i].head, to);
+		}
+	}
+}
+
+/* --- scoring ---------------------------------------------------------------------- */
+
+/* Probe i is a query vector: of head head[i] at row row[i]. Those of a pair are neighbours. */
+typedef struct {
+	pal__index *x;
+	size_t n, head[PAL__MAX_PROBES], row[PAL__MAX_PROBES];
+	size_t first[2 * PAL__MAX_HEADS_SET + 1]; /* of each pair; one more at the end */
+	const uint8_t *panels[2 * PAL__MAX_HEADS_SET];
+	float *vectors;
+	int64_t end;
+	size_t slab; /* of the wave */
+	pal_error error;
+	_Atomic bool failed;
+} probing;
+
+static void choose_probes(probing *p, int rows)
+{
+	pal__index *x = p->x;
+	uint8_t *panel = x->panels;
+	size_t k = x->tile.n_cols;
+	rows = rows < x->n_rows ? rows : x->n_rows;
+	for (size_t pair = 0; pair < x->n_pairs; pair++) {
+		p->first[pair] = p->n;
+		p->panels[pair] = panel;
+		for (size_t h = 0; h < x->n_heads; h++)
+			for (int r = x->n_rows - rows; x->pair_of[h] == pair && r < x->n_rows; r++) {
+				p->head[p->n] = h;
+				p->row[p->n++] = (size_t)r;
+			}
+		/* Vectors of a pair, one after the other, become panels. */
+		size_t n = p->n - p->first[pair], widest = (size_t)x->m->kernels->panel;
+		for (size_t i = 0; i < n; i += widest) {
+			int width = pal__panel_width(n - i, (int)widest);
+			for (int c = 0; c < width; c++) {
+				size_t at = p->first[pair] + i + (size_t)c;
+				memcpy(p->vectors + (size_t)c * k,
+				       x->queries + (p->head[at] * (size_t)x->max_rows + p->row[at]) * k,
+				       k * sizeof(float));
+			}
+			x->m->kernels->quantize(p->vectors, k, 0, k, width,
+						panel + pal__panels_bytes(i, k));
+		}
+		panel += (pal__panels_bytes(n, k) + 63) & ~(size_t)63;
+	}
+	p->first[x->n_pairs] = p->n;
+}
+
+/* The log of the summed exponentials of a slab's scores by chunk; -inf: faint or none. */
+static void sum_chunks(const float *y, size_t n, float scale, float *out)
+{
+	float best = -INFINITY, most[CHUNKS];
+	for (size_t c = 0; c < CHUNKS; c++) {
+		most[c] = -INFINITY;
+		for (size_t i = c * PAL_CHUNK; i < n && i < (c + 1) * PAL_CHUNK; i++)
+			most[c] = y[i] > most[c] ? y[i] : most[c];
+		best = most[c] > best ? most[c] : best;
+	}
+	for (size_t c = 0; c < CHUNKS; c++) {
+		out[c] = -INFINITY;
+		if (!((most[c] - best) * scale > -FAINT))
+			continue;
+		float sum = 0;
+		for (size_t i = c * PAL_CHUNK; i < n && i < (c + 1) * PAL_CHUNK; i++)
+			sum += pal__exp((y[i] - most[c]) * scale);
+		out[c] = most[c] * scale + (float)pal__log64((double)sum);
+	}
+}
+
+static void slab_item(void *arg, size_t item, int worker)
+{
+	probing *p = arg;
+	pal__index *x = p->x;
+	size_t slab = p->slab + item, probes = n_probes(x);
+	int64_t from = (int64_t)(slab * PAL__SLAB);
+	size_t n = (size_t)(p->end - from) < PAL__SLAB ? (size_t)(p->end - from) : PAL__SLAB;
+	pal__matrix w = x->tile;
+	w.data = x->workers + (size_t)worker * x->worker_bytes;
+	float *y = (float *)(void *)(w.data + pal__arena_need(pal__matrix_bytes(&x->tile)));
+	w.n_rows = n;
+	w.n_tiles = (n + PAL__TILE_ROWS - 1) / PAL__TILE_ROWS;
+	for (size_t pair = 0; pair < x->n_pairs && !p->failed; pair++) {
+		size_t first = p->first[pair], count = p->first[pair + 1] - first;
+		pal_error error;
+		if (pal__disk_read(&x->disk, w.data, w.n_tiles * w.tile_bytes,
+				   tile_at(x, slab * TILES, pair), &error)) {
+			if (!atomic_exchange(&p->failed, true))
+				p->error = error;
+			return;
+		}
+		pal__acts acts = {.n = count, .k = w.n_cols, .q = p->panels[pair]};
+		x->m->kernels->matmul(&w, 0, w.n_tiles, &acts, y, PAL__SLAB);
+		for (size_t i = 0; i < count; i++)
+			sum_chunks(y + i * PAL__SLAB, n, x->m->h.attn_scale,
+				   x->wave + (item * probes + first + i) * CHUNKS);
+	}
+}
+
+/* What a probe has found so far: its best chunks, best first, and the sum over all. */
+typedef struct {
+	int32_t chunk[TOP];
+	float value[TOP];
+	float max, sum;
+} best;
+
+static void join_chunk(best *b, int32_t chunk, float value)
+{
+	if (!(value > -INFINITY))
+		return;
+	if (value > b->max) {
+		b->sum = b->sum * pal__exp(b->max - value) + 1;
+		b->max = value;
+	} else {
+		b->sum += pal__exp(value - b->max);
+	}
+	int at = TOP;
+	while (at > 0 && (b->chunk[at - 1] < 0 || b->value[at - 1] < value))
+		at--;
+	if (at == TOP)
+		return;
+	memmove(b->chunk + at + 1, b->chunk + at, (size_t)(TOP - 1 - at) * sizeof *b->chunk);
+	memmove(b->value + at + 1, b->value + at, (size_t)(TOP - 1 - at) * sizeof *b->value);
+	b->chunk[at] = chunk;
+	b->value[at] = value;
+}
+
+/* The score of a chunk by one head set: the most over rows of the sum over heads. */
+static float score_of(const probing *p, const best *all, int32_t chunk, const bool *set)
+{
+	float rows[64] = {0}, most = 0;
+	for (size_t i = 0; i < p->n; i++)
+		for (int t = 0; set[p->head[i]] && t < TOP; t++)
+			if (all[i].chunk[t] == chunk)
+				rows[p->row[i]] += pal__exp(all[i].value[t] - all[i].max) / all[i].sum;
+	for (size_t r = 0; r < 64; r++)
+		most = rows[r] > most ? rows[r] : most;
+	return most;
+}
+
+static void insert(pal__found *found, size_t *n, pal__found f)
+{
+	size_t at = *n;
+	while (at > 0 && (found[at - 1].score < f.score ||
+			  (found[at - 1].score == f.score && found[at - 1].chunk > f.chunk)))
+		at--;
+	if (at == PAL__MAX_FOUND)
+		return;
+	*n += *n < PAL__MAX_FOUND;
+	memmove(found + at + 1, found + at, (*n - at - 1) * sizeof *found);
+	found[at] = f;
+}
+
+static void rank(const probing *p, const best *all, bool later, pal__found *found, size_t *n)
+{
+	*n = 0;
+	for (size_t i = 0; i < p->n; i++)
+		for (int t = 0; t < TOP && all[i].chunk[t] >= 0; t++) {
+			pal__found f = {.chunk = all[i].chunk[t]};
+			bool known = false;
+			for (size_t j = 0; j < *n && !known; j++)
+				known = found[j].chunk == f.chunk;
+			if (known)
+				continue;
+			float score = score_of(p, all, f.chunk, p->x->first);
+			f.score = later ? score_of(p, all, f.chunk, p->x->later) : score;
+			f.score = f.score > score ? f.score : score;
+			insert(found, n, f);
+		}
+}
+
+pal_status pal__index_score(pal__index *x, int64_t end, int rows, bool later,
+			    pal__found found[PAL__MAX_FOUND], size_t *n, pal_error *err)
+{
+	best all[PAL__MAX_PROBES];
+	probing p = {.x = x, .end = end < x->end ? end : x->end, .vectors = x->wave};
+	*n = 0;
+	if (p.end <= 0 || !x->n_rows)
+		return PAL_OK;
+	choose_probes(&p, rows);
+	for (size_t i = 0; i < p.n; i++) {
+		all[i] = (best){.max = -INFINITY};
+		memset(all[i].chunk, 0xff, sizeof all[i].chunk);
+	}
+	size_t slabs = ((size_t)p.end + PAL__SLAB - 1) / PAL__SLAB;
+	for (p.slab = 0; p.slab < slabs; p.slab += x->n_wave) {
+		size_t wave = slabs - p.slab < x->n_wave ? slabs - p.slab : x->n_wave;
+		pal__pool_run(x->m->pool, wave, slab_item, &p);
+		if (p.failed)
+			return pal__fail(err, p.error.code, "%s", p.error.text);
+		for (size_t item = 0; item < wave; item++)
+			for (size_t i = 0; i < p.n; i++)
+				for (size_t c = 0; c < CHUNKS; c++)
+					join_chunk(&all[i],
+						   (int32_t)((p.slab + item) * CHUNKS + c),
+						   x->wave[(item * n_probes(x) + i) * CHUNKS + c]);
+	}
+	rank(&p, all, later, found, n);
+	return PAL_OK;
+}

@@ -1,0 +1,79 @@
+/* The selection index: which chunks of the evicted positions a query's attention looks for.
+ *
+ * For each kv head that a calibrated query head reads, the file has K of every evicted position,
+ * before rotation, as Q4_0 in tiles of 16 positions. So scoring is the ordinary matrix product
+ * (kernels/matrix.h) with the query heads' vectors as activations: 4 bits a value, equal bits on
+ * every instruction set, memory that does not depend on the log.
+ *
+ * The score of a chunk for a query position and a head set: the softmax of the scaled dots over
+ * the whole index, summed over the chunk's positions and the set's heads; the most over the
+ * query positions (../docs/adr/0009).
+ *
+ * Invariants:
+ *  - Slabs of PAL__SLAB positions are scored apart and joined in ascending order, so that
+ *    scores do not depend on threads.
+ *  - Positions from `end` on are not seen. The last tile may be written again.
+ */
+#ifndef PAL_RESTORE_INDEX_H
+#define PAL_RESTORE_INDEX_H
+
+#include "base/disk.h"
+#include "model/forward.h"
+
+#define PAL__SLAB 1024
+#define PAL__MAX_PROBES 256  /* query vectors that are scored at once */
+#define PAL__MAX_HEADS_SET 16 /* query heads of a set */
+#define PAL__MAX_FOUND 64    /* chunks that a scoring returns */
+
+typedef struct {
+	uint32_t layer, head; /* a query head */
+} pal__qhead;
+
+typedef struct {
+	pal_model *m;
+	pal__disk disk;
+	size_t n_heads, n_pairs;
+	pal__qhead heads[2 * PAL__MAX_HEADS_SET]; /* of both sets, sorted by pair */
+	bool first[2 * PAL__MAX_HEADS_SET], later[2 * PAL__MAX_HEADS_SET];
+	pal__qhead pairs[2 * PAL__MAX_HEADS_SET]; /* layer and kv head */
+	size_t pair_of[2 * PAL__MAX_HEADS_SET];
+	pal__matrix tile; /* the shape of a slab of one pair */
+	int64_t end;      /* positions in the file */
+
+	/* Query vectors of the last forward pass: [n_heads][max_rows][head_dim]. */
+	float *queries;
+	int n_rows, max_rows;
+
+	/* Scratch. */
+	size_t worker_bytes;
+	uint8_t *workers, *panels;
+	float *wave;   /* [wave slabs][n_heads * max_rows][PAL__SLAB / PAL_CHUNK] */
+	size_t n_wave;
+} pal__index;
+
+/* Head sets of n_first and n_later heads; all of layer n_layers / 2 (the next that is bounded)
+ * when n_first is 0. max_rows: positions that a scoring looks from, 1 to 64. */
+void pal__index_shape(pal__index *x, pal_model *m, const pal__kv_shape *kv,
+		      const pal__qhead *first, size_t n_first, const pal__qhead *later,
+		      size_t n_later, int max_rows);
+bool pal__index_need(const pal__index *x, size_t *bytes);
+pal_status pal__index_init(pal__index *x, pal__arena *arena, const char *dir, pal_error *err);
+void pal__index_close(pal__index *x);
+
+/* Adds positions up to `end`, which kv still has. */
+pal_status pal__index_keep(pal__index *x, const pal__kv *kv, int64_t end, pal_error *err);
+
+/* A tap that keeps the query vectors of the last rows of every forward pass. */
+void pal__index_tap(void *index, size_t layer, const pal__scratch *s, int n);
+
+typedef struct {
+	int32_t chunk;
+	float score;
+} pal__found;
+
+/* The best chunks of positions below `end` for the last `rows` query positions (as many as
+ * there are), best first; later: by the better of both head sets. Returns how many in *n. */
+pal_status pal__index_score(pal__index *x, int64_t end, int rows, bool later,
+			    pal__found found[PAL__MAX_FOUND], size_t *n, pal_error *err);
+
+#endif
