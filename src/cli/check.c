@@ -48,10 +48,12 @@ const pal__command pal__command_check = {
 	.name = "check",
 	.summary = "recompute the verdicts of an evidence file",
 	.about =
-		"MODEL is a file that pal recall -o wrote. Every figure and every verdict is\n"
+		"FILE is what pal recall -o wrote. Every figure and every verdict is\n"
 		"computed again from the samples in it; a file that does not support what it says\n"
 		"is refused, with the first thing that is wrong. Otherwise the verdicts are "
 		"printed.\n",
 	.options = options,
+	.operand = "FILE",
+	.operand_is = "the evidence file",
 	.run = run,
 };

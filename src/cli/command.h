@@ -13,7 +13,9 @@ typedef struct {
 	const char *name, *summary; /* summary: one line without a full stop */
 	const char *about;          /* paragraphs for `pal help NAME` */
 	const pal__option *options;
-	/* model: the operand MODEL. PAL_OK: exit code 0; otherwise err is printed: 1. */
+	const char *operand; /* what the operand is called, and is; NULL: MODEL, the model file */
+	const char *operand_is;
+	/* model: the operand. PAL_OK: exit code 0; otherwise err is printed: 1. */
 	pal_status (*run)(const char *model, pal_error *err);
 } pal__command;
 

@@ -200,6 +200,14 @@ static pal_status print_table(const json_t *e, pal_error *err)
 			number(f, "chunks") / number(f, "n"), number(f, "us") / 1e3);
 		s = s ? s : pal__out_write(line, (size_t)n, err);
 	}
+	json_array_foreach(json_object_get(e, "agreement"), i, f)
+	{
+		int n = snprintf(
+			line, sizeof line, "%-30s text     %9.0f  agrees %.3f (of %.0f)  KL %.4f\n",
+			word(f, "arm"), number(f, "length"), number(f, "agree") / number(f, "n"),
+			number(f, "n"), number(f, "kl"));
+		s = s ? s : pal__out_write(line, (size_t)n, err);
+	}
 	json_array_foreach(json_object_get(e, "verdicts"), i, f)
 	{
 		int n = snprintf(line, sizeof line, "%-30s %-8s %9.0f  %s: %s\n", word(f, "arm"),
@@ -218,7 +226,7 @@ static pal_status write_file(const char *path, const json_t *e, bool page, pal_e
 	pal_status s = PAL_OK;
 	if (page)
 		s = pal__report_write(f, path, e, err);
-	else if (json_dumpf(e, f, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) != 0 || fflush(f) != 0)
+	else if (json_dumpf(e, f, JSON_COMPACT | JSON_REAL_PRECISION(17)) != 0 || fflush(f) != 0)
 		s = pal__fail(err, PAL_EIO, "%s: cannot be written: %s", path, strerror(errno));
 	if (fclose(f) != 0 && !s)
 		s = pal__fail(err, PAL_EIO, "%s: cannot be written: %s", path, strerror(errno));

@@ -491,6 +491,34 @@ static pal_status read_log(const struct evidence *e, json_t *j, size_t index, js
 	return s ? s : read_runs(e, &l);
 }
 
+/* Samples of text: counts that can be. */
+static pal_status check_text(const struct evidence *e)
+{
+	json_t *sample, *run;
+	size_t i, j;
+	json_array_foreach(json_object_get(e->root, "text"), i, sample)
+	{
+		int64_t n, agree;
+		pal_status s = whole(e, sample, "text", "n", 1, 1 << 20, &n);
+		if (s)
+			return s;
+		if (find_length(e, json_integer_value(json_object_get(sample, "length"))) < 0)
+			return bad(e, "text: sample %zu is of no length of the parameters", i);
+		json_array_foreach(json_object_get(sample, "runs"), j, run)
+		{
+			json_t *kl = json_object_get(run, "kl");
+			s = whole(e, run, "text", "agree", 0, n, &agree);
+			if (s)
+				return s;
+			if (find_arm(e, text_of(run, "arm")) < 0 || !json_is_number(kl) ||
+			    json_number_value(kl) < 0)
+				return bad(e, "text: sample %zu: a run of no arm, or a negative kl",
+					   i);
+		}
+	}
+	return PAL_OK;
+}
+
 /* As many questions of each kind as the parameters say, at each length. */
 static pal_status check_counts(const struct evidence *e)
 {
@@ -559,6 +587,46 @@ static json_t *figures(const struct evidence *e)
 					json_decref(all);
 					return NULL;
 				}
+			}
+	return all;
+}
+
+/* How an arm foresees text, of the samples of one length: n tokens, those on which it agrees with
+ * the oracle, and the mean divergence. NULL: no such samples. */
+static json_t *agreement_of(const struct evidence *e, int arm, int length)
+{
+	size_t i, j;
+	json_t *sample, *run;
+	int64_t n = 0, agree = 0, samples = 0;
+	double kl = 0;
+	json_array_foreach(json_object_get(e->root, "text"), i, sample)
+	{
+		if (json_integer_value(json_object_get(sample, "length")) != e->lengths[length])
+			continue;
+		json_array_foreach(json_object_get(sample, "runs"), j, run)
+		{
+			if (find_arm(e, text_of(run, "arm")) != arm)
+				continue;
+			n += json_integer_value(json_object_get(sample, "n"));
+			agree += json_integer_value(json_object_get(run, "agree"));
+			kl += json_number_value(json_object_get(run, "kl"));
+			samples++;
+		}
+	}
+	return !n ? NULL
+		  : json_pack("{s:s, s:s, s:I, s:I, s:I, s:f}", "arm", e->arms[arm].name, "kind",
+			      "text", "length", (json_int_t)e->lengths[length], "n", (json_int_t)n,
+			      "agree", (json_int_t)agree, "kl", kl / (double)samples);
+}
+
+static json_t *agreement(const struct evidence *e)
+{
+	json_t *all = json_array(), *one;
+	for (int a = 0; a < e->n_arms; a++)
+		for (int l = 0; l < e->n_lengths; l++)
+			if ((one = agreement_of(e, a, l)) && json_array_append_new(all, one) != 0) {
+				json_decref(all);
+				return NULL;
 			}
 	return all;
 }
@@ -725,7 +793,9 @@ static json_t *sum_of(const json_t *root)
 static pal_status read_all(struct evidence *e)
 {
 	pal_status s = json_is_object(e->root) ? read_head(e) : bad(e, "not a JSON object");
-	return s ? s : read_logs(e);
+	if (!s)
+		s = read_logs(e);
+	return s ? s : check_text(e);
 }
 
 pal_status pal__evidence_finish(json_t *evidence, pal_error *err)
@@ -733,6 +803,7 @@ pal_status pal__evidence_finish(json_t *evidence, pal_error *err)
 	struct evidence e = {.file = "the evidence", .root = evidence, .err = err};
 	pal_status s = read_all(&e);
 	bool done = !s && json_object_set_new(evidence, "figures", figures(&e)) == 0 &&
+		    json_object_set_new(evidence, "agreement", agreement(&e)) == 0 &&
 		    json_object_set_new(evidence, "verdicts", verdicts(&e)) == 0 &&
 		    json_object_set_new(evidence, "sum", sum_of(evidence)) == 0;
 	pal__free(e.cells);
@@ -767,6 +838,8 @@ pal_status pal__evidence_check(const char *name, json_t *evidence, pal_error *er
 	pal_status s = read_all(&e);
 	if (!s)
 		s = compare(&e, "figures", figures(&e));
+	if (!s)
+		s = compare(&e, "agreement", agreement(&e));
 	if (!s)
 		s = compare(&e, "verdicts", verdicts(&e));
 	pal__free(e.cells);

@@ -40,7 +40,7 @@ void pal__wilson(int64_t hits, int64_t n, double *low, double *high);
  * left. -1: not such a list. */
 int pal__evidence_numbers(const char **text, int64_t *out, int most);
 
-/* Adds "figures", "verdicts" and "sum" to an object that has the rest. Errors: those of
+/* Adds "figures", "agreement", "verdicts" and "sum" to an object that has the rest. Errors: those of
  * pal__evidence_check, PAL_ENOMEM. */
 pal_status pal__evidence_finish(json_t *evidence, pal_error *err);
 
