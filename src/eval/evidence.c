@@ -859,11 +859,11 @@ pal_status pal__evidence_parse(const char *name, const char *text, size_t n, jso
 {
 	json_error_t e;
 	json_t *j = json_loadb(text, n, JSON_REJECT_DUPLICATES, &e);
+	/* What is wrong with the text, jansson says; that memory ran out, it may not. */
+	if (!j && (e.line < 0 || json_error_code(&e) == json_error_out_of_memory))
+		return pal__fail_memory(err, name, n);
 	if (!j)
-		return pal__fail(err,
-				 json_error_code(&e) == json_error_out_of_memory ? PAL_ENOMEM
-										 : PAL_EFORMAT,
-				 "%s: line %d: %s", name, e.line, e.text);
+		return pal__fail(err, PAL_EFORMAT, "%s: line %d: %s", name, e.line, e.text);
 	pal_status s = pal__evidence_check(name, j, err);
 	if (s) {
 		json_decref(j);
