@@ -16,9 +16,9 @@
 static pal__engine engine = PAL__ENGINE_DEFAULTS;
 static pal__recall_plan plan = {.questions = 500, .turns = 500, .texts = 4, .seed = 1};
 static const char *tasks_path, *filler_path, *lengths, *kinds, *arms, *out_path, *report_path,
-	*side_car, *form = "plain", *budget, *disk_dir;
-static int64_t slots, reread, rounds, left;
-static bool json, no_controls, exact_full_layers, restore_prefill, no_restore_generated;
+	*form = "plain";
+static int64_t reread;
+static bool json, no_controls, no_restore_generated;
 
 static const pal__option options[] = {
 	PAL__TEXT("tasks", 0, &tasks_path, "FILE", "the tasks, as training/tasks.json"),
@@ -44,21 +44,10 @@ static const pal__option options[] = {
 		 "longest log for full K/V (default: 8 times the trained length)"),
 	PAL__CHOICE("form", 0, &form, "plain|chat", "of the questions (default plain)"),
 	PAL__SEED("seed", 's', &plan.seed, "of the samples (default 1)"),
-	PAL__TEXT("kv-budget", 0, &budget, "BYTES", "of K/V; K, M and G are possible"),
-	PAL__INT("sink", 0, &plan.options.sink, 1, 4096, "first positions that stay (default 4)"),
-	PAL__INT("window", 0, &plan.options.window, 1, 1 << 20,
-		 "last positions that stay (default 256)"),
-	PAL__INT("slots", 0, &slots, 1, PAL_MAX_SLOTS, "chunks in sight at once (default 4)"),
+	PAL__OPTIONS_BOUNDED(engine),
 	PAL__INT("reread", 0, &reread, 1, 4096, "positions read again with them (default 32)"),
-	PAL__INT("rounds", 0, &rounds, 1, PAL_MAX_SLOTS, "of selection at most (default 4)"),
-	PAL__INT("left", 0, &left, 1, 4096, "tokens read before a chunk (default 64)"),
-	PAL__FLAG("exact-full-layers", 0, &exact_full_layers,
-		  "of a model with sliding layers, the others keep everything"),
-	PAL__FLAG("restore-prefill", 0, &restore_prefill, "restore while the log is read, too"),
 	PAL__FLAG("no-restore-generated", 0, &no_restore_generated,
 		  "do not restore again while an answer is generated"),
-	PAL__TEXT("side", 0, &side_car, "FILE", "what pal fit wrote for this model"),
-	PAL__TEXT("disk-dir", 0, &disk_dir, "DIR", "for spilled K/V (default $TMPDIR or /var/tmp)"),
 	PAL__TEXT(NULL, 'o', &out_path, "FILE", "write the evidence to FILE, for pal check"),
 	PAL__TEXT("report", 0, &report_path, "FILE", "write a page of HTML to FILE"),
 	PAL__FLAG("json", 0, &json, "print the evidence instead of the table"),
@@ -70,19 +59,6 @@ static const pal__option options[] = {
 	PAL__OPTION_QUIET(engine),
 	PAL__NO_MORE_OPTIONS,
 };
-
-static pal_status parse_bytes(const char *text, uint64_t *out, pal_error *err)
-{
-	char *end;
-	unsigned long long n = *text >= '0' && *text <= '9' ? strtoull(text, &end, 10) : 0;
-	int shift = !n ? 0 : *end == 'K' ? 10 : *end == 'M' ? 20 : *end == 'G' ? 30 : 0;
-	if (!n || end[shift > 0] || n > UINT64_MAX >> (shift + 1))
-		return pal__fail(err, PAL_EINVAL,
-				 "--kv-budget %s: a number of bytes is wanted, K, M or G behind it",
-				 text);
-	*out = (uint64_t)n << shift;
-	return PAL_OK;
-}
 
 static pal_status parse_lengths(const pal_model_info *info, pal_error *err)
 {
@@ -131,31 +107,22 @@ static pal_status parse_kinds(const pal__tasks *tasks, pal_error *err)
 
 static pal_status fill_plan(const pal__tasks *tasks, const pal_model_info *info, pal_error *err)
 {
-	const pal_session_options o = pal__engine_session(&engine, 0);
-	plan.options.kv_type = o.kv_type;
-	plan.options.n_batch = o.n_batch;
-	plan.options.slots = (int)slots;
+	plan.options = pal__engine_session(&engine, 0);
 	plan.options.reread = (int)reread;
-	plan.options.rounds = (int)rounds;
-	plan.options.left = (int)left;
-	plan.options.exact_full_layers = exact_full_layers;
-	plan.options.restore_prefill = restore_prefill;
 	plan.options.no_restore_generated = no_restore_generated;
-	plan.options.side_car = side_car;
-	plan.options.disk_dir = disk_dir;
 	plan.chat = !strcmp(form, "chat");
 	if (!plan.oracle_max)
 		plan.oracle_max = 8 * info->n_ctx_train < PAL_MAX_CONTEXT ? 8 * info->n_ctx_train
 									  : PAL_MAX_CONTEXT;
-	pal_status s = budget ? parse_bytes(budget, &plan.options.kv_budget, err) : PAL_OK;
+	pal_status s = pal__engine_check(&engine, err);
 	if (!s)
 		s = parse_lengths(info, err);
 	if (!s)
 		s = parse_kinds(tasks, err);
 	if (!s)
-		s = pal__recall_arms(arms       ? arms
-				     : side_car ? "recompute,spill-f16,spill-affine4,project"
-						: "recompute,spill-f16,spill-affine4",
+		s = pal__recall_arms(arms              ? arms
+				     : engine.side_car ? "recompute,spill-f16,spill-affine4,project"
+						       : "recompute,spill-f16,spill-affine4",
 				     !no_controls, &plan, err);
 	return s;
 }

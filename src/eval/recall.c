@@ -14,6 +14,7 @@
 
 #define TURNS_ASKED 50 /* questions of one growing session: each fact twice */
 #define TEXT_AHEAD 64  /* tokens of text that are foreseen after an event */
+#define PIECE 4096     /* tokens of the log that are appended at a time */
 #define FACT_EVERY 128 /* tokens of the log for each fact */
 
 /* --- the arms ------------------------------------------------------------------------ */
@@ -200,6 +201,8 @@ struct run {
 	pal_model_info info;
 	const pal__tasks *tasks;
 	const pal__recall_plan *plan;
+	pal_session_options o; /* the plan's, worked out */
+	int32_t *piece;        /* [PIECE] of a log */
 	json_t *logs, *texts;
 	uint64_t done, total;
 	pal_error *err;
@@ -221,49 +224,56 @@ static void advance(struct run *r, uint64_t steps)
 
 static pal_session_options arm_options(const struct run *r, const pal__recall_arm *a)
 {
-	pal_session_options o = r->plan->options;
+	pal_session_options o = r->o;
 	o.kv_policy = a->policy;
 	o.source = a->source;
 	o.spill_type = a->spill_type;
 	o.positions = a->positions;
-	if (a->policy == PAL_KV_FULL) {
-		/* Room for what comes after the log. */
-		o = (pal_session_options){.kv_type = o.kv_type, .n_batch = o.n_batch};
-		o.n_ctx = r->length + (r->turns ? 1 << 16 : 4096);
-	}
+	/* Room for what comes after the log, where room has to be made. */
+	bool keeps_all = a->policy == PAL_KV_FULL || o.exact_full_layers;
+	o.n_ctx = keeps_all ? r->length + (r->turns ? 1 << 16 : 4096) : 0;
 	return o;
-}
-
-static int64_t or_default(int64_t value, int64_t otherwise)
-{
-	return value ? value : otherwise;
-}
-
-static int64_t window_of(const struct run *r)
-{
-	return or_default(r->plan->options.window, 256);
 }
 
 /* Tokens before the end of a log where a fact would still be in sight, or read again. */
 static int64_t in_sight(const struct run *r)
 {
-	return window_of(r) + or_default(r->plan->options.reread, 32) + 64;
+	return r->o.window + r->o.reread + 64;
+}
+
+/* The next tokens of the log, PIECE of them until it ends. */
+static pal_status next_piece(struct run *r, pal__sample *sample, const int32_t **rest,
+			     size_t *n_rest, size_t *n)
+{
+	for (*n = 0; *n < PIECE;) {
+		if (!*n_rest) {
+			pal_status s = pal__sample_next(sample, rest, n_rest, r->err);
+			if (s || !*n_rest)
+				return s;
+		}
+		size_t m = *n_rest < PIECE - *n ? *n_rest : PIECE - *n;
+		memcpy(r->piece + *n, *rest, m * sizeof **rest);
+		*n += m;
+		*rest += m;
+		*n_rest -= m;
+	}
+	return PAL_OK;
 }
 
 /* Gives the whole log to the session, and *hash what it was. */
 static pal_status feed(struct run *r, pal_session *s, pal__sample *sample, uint64_t *hash)
 {
-	const int32_t *ids;
-	size_t n = 1;
+	const int32_t *rest = NULL;
+	size_t n_rest = 0, n = 1;
 	pal_status status = PAL_OK;
 	pal__sample_rewind(sample);
 	*hash = 1;
-	while (!status) {
-		status = pal__sample_next(sample, &ids, &n, r->err);
+	while (!status && n) {
+		status = next_piece(r, sample, &rest, &n_rest, &n);
 		if (status || !n)
 			break;
-		*hash = XXH3_64bits_withSeed(ids, n * sizeof *ids, *hash);
-		status = pal_session_append(s, ids, n, NULL, NULL, NULL, r->err);
+		*hash = XXH3_64bits_withSeed(r->piece, n * sizeof *r->piece, *hash);
+		status = pal_session_append(s, r->piece, n, NULL, NULL, NULL, r->err);
 		advance(r, n);
 	}
 	return status;
@@ -323,14 +333,15 @@ static void add_chunk(pal_event *e, int32_t chunk, int most)
 static void choose(const struct run *r, const pal__recall_arm *a, const pal__question *q,
 		   uint64_t rng, pal_event *e)
 {
-	int slots = (int)or_default(r->plan->options.slots, 4);
-	int64_t sink = or_default(r->plan->options.sink, 4);
+	int slots = r->o.slots;
+	int64_t sink = r->o.sink;
 	int32_t first = (int32_t)((sink + PAL_CHUNK - 1) / PAL_CHUNK);
 	int32_t last = (int32_t)((r->length - in_sight(r)) / PAL_CHUNK);
 	if (a->selection == PAL__SELECT_ORACLE)
 		for (int i = 0; i < q->n_needles; i++)
-			for (int64_t p = q->begin[i]; p < q->end[i]; p += PAL_CHUNK / 2)
-				add_chunk(e, (int32_t)(p / PAL_CHUNK), slots);
+			for (int64_t c = q->begin[i] / PAL_CHUNK; c <= (q->end[i] - 1) / PAL_CHUNK;
+			     c++)
+				add_chunk(e, (int32_t)c, slots);
 	for (int i = 0; a->selection == PAL__SELECT_RANDOM && last > first && i < 64 * slots; i++)
 		add_chunk(e, first + (int32_t)(pal__draw(&rng) % (uint64_t)(last - first)), slots);
 	qsort(e->chunks, (size_t)e->n_chunks, sizeof *e->chunks, by_chunk);
@@ -341,8 +352,7 @@ static void choose(const struct run *r, const pal__recall_arm *a, const pal__que
 static pal_status answer_with(struct run *r, pal_session *s, const pal__recall_arm *a,
 			      const pal__question *q, struct answer *out)
 {
-	pal_event e = {.position = pal_session_length(s),
-		       .reread = (int32_t)or_default(r->plan->options.reread, 32)};
+	pal_event e = {.position = pal_session_length(s), .reread = r->o.reread};
 	choose(r, a, q, r->seed + (uint64_t)q->begin[0], &e);
 	pal_status status = pal_session_apply(s, &e, r->err);
 	while (!status && out->n < q->n_expect) {
@@ -397,7 +407,7 @@ static pal_status ask(struct run *r, pal_session *s, const pal__recall_arm *a,
 	*out = (struct answer){0};
 	pal_session_get_stats(s, &before);
 	pal_status status = pal_session_append(s, q->prompt, q->n_prompt, NULL, NULL, NULL, r->err);
-	if (!status && a->policy == PAL_KV_RESTORED && a->selection)
+	if (!status && a->selection && before.evicted)
 		status = answer_with(r, s, a, q, out);
 	else if (!status)
 		status = pal_generate(s, &options, NULL, r->err);
@@ -442,17 +452,19 @@ static int n_questions(const struct run *r)
 	return r->turns ? 2 * r->n_facts : r->n_facts;
 }
 
-static pal_status ask_all(struct run *r, pal_session *s, const pal__recall_arm *a,
-			  pal__session_mark *mark, struct text *ids, struct text *live)
+static pal_status ask_all(struct run *r, pal_session *s, const pal__recall_arm *a, pal__mark *mark,
+			  struct text *ids, struct text *live)
 {
 	struct answer *out = pal__alloc(sizeof *out);
 	pal_status status = out ? PAL_OK : pal__fail_memory(r->err, "an answer", sizeof *out);
 	for (int i = 0; i < n_questions(r) && !status; i++) {
 		status = ask(r, s, a, pal__sample_question(r->sample, i % r->n_facts), out);
 		if (!status)
-			status = r->turns ? go_on(r, s) : pal__session_rewind(s, mark, r->err);
+			status = r->turns ? go_on(r, s) : PAL_OK;
 		if (status)
 			break;
+		if (!r->turns)
+			pal__session_rewind(s, mark);
 		add_ids(ids, i ? ';' : 0, out->ids, out->n);
 		for (int j = 0; j < PAL__N_LIVE; j++)
 			add(live, j ? ' ' : i ? ';' : 0, out->live[j]);
@@ -467,7 +479,7 @@ static pal_status ask_all(struct run *r, pal_session *s, const pal__recall_arm *
 
 struct group {
 	pal_session *s, *other;
-	pal__session_mark *mark;
+	pal__mark mark;
 	pal__sample *other_sample;
 	uint64_t hash, rss, peak;
 	double seconds; /* of reading the log */
@@ -492,7 +504,7 @@ static pal__sample_spec spec_of(const struct run *r, uint64_t seed, int n_facts)
 {
 	pal__sample_spec spec = {.seed = seed,
 				 .length = r->length,
-				 .first = or_default(r->plan->options.sink, 4) + 8,
+				 .first = r->o.sink + 8,
 				 .last = r->length - in_sight(r),
 				 .n_facts = n_facts,
 				 .n_kinds = r->plan->n_kinds,
@@ -524,10 +536,10 @@ static pal_status run_arm(struct run *r, const pal__recall_arm *a, struct group 
 			control = controls[i].control;
 	if (control == PAL__CONTROL_FOREIGN)
 		s = open_other(r, a, g);
-	if (a->policy == PAL_KV_RESTORED)
+	if (!s && a->policy == PAL_KV_RESTORED)
 		pal__session_control(g->s, control, g->other);
 	if (!s)
-		s = ask_all(r, g->s, a, g->mark, &ids, &live);
+		s = ask_all(r, g->s, a, &g->mark, &ids, &live);
 	if (!g->peak)
 		g->peak = pal__process_memory("VmHWM");
 	snprintf(hash, sizeof hash, "%016" PRIx64, g->hash);
@@ -560,7 +572,7 @@ static pal_status run_group(struct run *r, int first)
 	if (!s)
 		pal_session_get_stats(g.s, &g.stats);
 	if (!s && !r->turns)
-		s = pal__session_mark_new(g.s, &g.mark, r->err);
+		s = pal__session_mark(g.s, &g.mark, r->err);
 	for (int i = first; i < r->plan->n_arms && !s; i++)
 		if (same_session(a, &r->plan->arms[i]) && takes_part(r, &r->plan->arms[i]))
 			s = run_arm(r, &r->plan->arms[i], &g);
@@ -569,7 +581,7 @@ static pal_status run_group(struct run *r, int first)
 		snprintf(hash, sizeof hash, "%016" PRIx64, g.hash);
 		json_object_set_new(r->log, "hash", json_string(hash));
 	}
-	pal__session_mark_free(g.mark);
+	pal__mark_free(&g.mark);
 	pal_session_close(g.s);
 	pal_session_close(g.other);
 	pal__sample_free(g.other_sample);
@@ -747,11 +759,11 @@ static int64_t facts_of(const pal__recall_plan *plan, int64_t length)
 static json_t *parameters(const struct run *r)
 {
 	const pal__recall_plan *p = r->plan;
-	const pal_session_options *o = &p->options;
+	const pal_session_options *o = &r->o;
 	json_t *lengths = json_array(), *kinds = json_array();
 	char seed[24], tasks[17], filler[17];
 	uint64_t a, b;
-	int64_t slots = or_default(o->slots, 4), span = PAL_CHUNK + 2 * PAL_CHUNK_MARGIN;
+	int64_t slots = o->slots, span = PAL_CHUNK + 2 * PAL_CHUNK_MARGIN;
 	for (int i = 0; i < p->n_lengths; i++)
 		json_array_append_new(lengths, json_integer(p->lengths[i]));
 	for (int i = 0; i < p->n_kinds; i++)
@@ -769,15 +781,14 @@ static json_t *parameters(const struct run *r)
 		"kinds", kinds, "questions", (json_int_t)p->questions, "facts",
 		(json_int_t)p->facts, "turns", (json_int_t)p->turns, "texts", (json_int_t)p->texts,
 		"form", p->chat ? "chat" : "plain", "oracle_max", (json_int_t)p->oracle_max,
-		"n_ctx_train", (json_int_t)r->info.n_ctx_train, "sink",
-		(json_int_t)or_default(o->sink, 4), "window", (json_int_t)window_of(r), "slots",
-		(int)slots, "reread", (int)or_default(o->reread, 32), "rounds",
-		(int)or_default(o->rounds, 4), "round_chunks", (int)or_default(o->round_chunks, 2),
-		"kv_budget", (json_int_t)o->kv_budget, "disk_budget", (json_int_t)o->disk_budget,
+		"n_ctx_train", (json_int_t)r->info.n_ctx_train, "sink", (json_int_t)o->sink,
+		"window", (json_int_t)o->window, "slots", (int)slots, "reread", o->reread, "rounds",
+		o->rounds, "round_chunks", o->round_chunks, "kv_budget",
+		(json_int_t)p->options.kv_budget, "disk_budget", (json_int_t)o->disk_budget,
 		"exact_full_layers", o->exact_full_layers, "restore_prefill", o->restore_prefill,
 		"restore_generated", !o->no_restore_generated, "chunk_bytes",
 		(json_int_t)(span * values * (o->kv_type == PAL_KV_F32 ? 4 : 2)), "restored_max",
-		(json_int_t)(slots * span), "left", (int)or_default(o->left, 64));
+		(json_int_t)(slots * span), "left", o->left);
 }
 
 /* Steps for progress: tokens read, and 16 for each question, arm by arm. */
@@ -831,6 +842,21 @@ static pal_status run_length(struct run *r, int l)
 	return s;
 }
 
+/* The options of bounded sessions, without zeros, and with the budget spent. */
+static pal_status settle(struct run *r)
+{
+	pal__kv_shape shape = {0};
+	pal_session_options o = r->plan->options;
+	o.kv_policy = PAL_KV_RESTORED;
+	o.source = PAL_SOURCE_RECOMPUTE;
+	o.exact_full_layers = false;
+	o.n_ctx = 0;
+	pal_status s = pal__session_plan(r->model, &o, &r->o, &shape, r->err);
+	r->o.exact_full_layers = r->plan->options.exact_full_layers;
+	r->o.kv_budget = 0; /* sink, window and slots say what it comes to */
+	return s;
+}
+
 pal_status pal__recall_run(pal_model *model, const pal__tasks *tasks, const pal__recall_plan *plan,
 			   json_t *evidence, pal_error *err)
 {
@@ -842,13 +868,22 @@ pal_status pal__recall_run(pal_model *model, const pal__tasks *tasks, const pal_
 			.err = err};
 	pal_model_get_info(model, &r.info);
 	r.total = steps(&r);
+	pal_status s = settle(&r);
+	if (s) {
+		json_decref(r.logs);
+		json_decref(r.texts);
+		return s;
+	}
 	if (json_object_set_new(evidence, "parameters", parameters(&r)) != 0 ||
 	    json_object_set_new(evidence, "arms", arms_json(plan)) != 0 ||
 	    json_object_set_new(evidence, "logs", r.logs) != 0 ||
 	    json_object_set_new(evidence, "text", r.texts) != 0)
 		return pal__fail_memory(err, "the evidence", 0);
-	pal_status s = PAL_OK;
+	r.piece = pal__alloc(PIECE * sizeof *r.piece);
+	if (!r.piece)
+		s = pal__fail_memory(err, "a piece of the log", PIECE * sizeof *r.piece);
 	for (int l = 0; l < plan->n_lengths && !s; l++)
 		s = run_length(&r, l);
+	pal__free(r.piece);
 	return s;
 }
