@@ -45,7 +45,7 @@ static const pal__option options[] = {
 	PAL__CHOICE("form", 0, &form, "plain|chat", "of the questions (default plain)"),
 	PAL__SEED("seed", 's', &plan.seed, "of the samples (default 1)"),
 	PAL__OPTIONS_BOUNDED(engine),
-	PAL__INT("reread", 0, &reread, 1, 4096, "positions read again with them (default 32)"),
+	PAL__INT("reread", 0, &reread, 1, 256, "positions read again with them (default 32)"),
 	PAL__FLAG("no-restore-generated", 0, &no_restore_generated,
 		  "do not restore again while an answer is generated"),
 	PAL__TEXT(NULL, 'o', &out_path, "FILE", "write the evidence to FILE, for pal check"),

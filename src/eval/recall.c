@@ -229,6 +229,10 @@ static pal_session_options arm_options(const struct run *r, const pal__recall_ar
 	o.source = a->source;
 	o.spill_type = a->spill_type;
 	o.positions = a->positions;
+	if (a->policy == PAL_KV_FULL) {
+		o.window = o.sink = 0;
+		o.slots = 0;
+	}
 	/* Room for what comes after the log, where room has to be made. */
 	bool keeps_all = a->policy == PAL_KV_FULL || o.exact_full_layers;
 	o.n_ctx = keeps_all ? r->length + (r->turns ? 1 << 16 : 4096) : 0;
