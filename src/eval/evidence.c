@@ -4,9 +4,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "base/mem.h"
 
@@ -322,9 +320,11 @@ static pal_status read_questions(const struct evidence *e, const struct log *l)
 		int64_t ids[PAL__EVIDENCE_LIST];
 		const char *expect = text_of(q, "expect"), *at = expect;
 		int kind = find_kind(e, text_of(q, "kind"));
-		char *needles = json_dumps(json_object_get(q, "needles"), JSON_COMPACT);
-		json_int_t times =
-			needles ? json_integer_value(json_object_get(seen, needles)) + 1 : 1;
+		char place[24]; /* of its first sentence; no two facts are at one place */
+		json_t *first = json_array_get(json_object_get(q, "needles"), 0);
+		snprintf(place, sizeof place, "%" PRId64,
+			 (int64_t)json_integer_value(json_array_get(first, 0)));
+		json_int_t times = json_integer_value(json_object_get(seen, place)) + 1;
 		if (kind < 0 || !strcmp(e->kinds[kind], TURNS))
 			s = bad(e, "%s: question %zu is of no kind of the parameters", l->where, i);
 		else if (!expect || read_ids(e, &at, ids) < 1 || *at)
@@ -333,9 +333,8 @@ static pal_status read_questions(const struct evidence *e, const struct log *l)
 			s = bad(e, "%s: question %zu is there already: a duplicate", l->where, i);
 		else
 			s = read_needles(e, l, q);
-		if (!s && json_object_set_new(seen, needles, json_integer(times)) != 0)
+		if (!s && json_object_set_new(seen, place, json_integer(times)) != 0)
 			s = pal__fail_memory(e->err, "the questions of a log", 0);
-		free(needles);
 		if (s)
 			break;
 	}
@@ -591,9 +590,9 @@ static json_t *figures(const struct evidence *e)
 	return all;
 }
 
-/* How an arm foresees text, of the samples of one length: n tokens, those on which it agrees with
- * the oracle, and the mean divergence. NULL: no such samples. */
-static json_t *agreement_of(const struct evidence *e, int arm, int length)
+/* How an arm foresees text, of the samples of one length, is added to `all`: n tokens, those on
+ * which it agrees with the oracle, and the mean divergence. False: no memory. */
+static bool add_agreement(const struct evidence *e, int arm, int length, json_t *all)
 {
 	size_t i, j;
 	json_t *sample, *run;
@@ -613,22 +612,25 @@ static json_t *agreement_of(const struct evidence *e, int arm, int length)
 			samples++;
 		}
 	}
-	return !n ? NULL
-		  : json_pack("{s:s, s:s, s:I, s:I, s:I, s:f}", "arm", e->arms[arm].name, "kind",
-			      "text", "length", (json_int_t)e->lengths[length], "n", (json_int_t)n,
-			      "agree", (json_int_t)agree, "kl", kl / (double)samples);
+	json_t *one =
+		!n ? NULL
+		   : json_pack("{s:s, s:s, s:I, s:I, s:I, s:f}", "arm", e->arms[arm].name, "kind",
+			       "text", "length", (json_int_t)e->lengths[length], "n", (json_int_t)n,
+			       "agree", (json_int_t)agree, "kl", kl / (double)samples);
+	return !n || json_array_append_new(all, one) == 0;
 }
 
 static json_t *agreement(const struct evidence *e)
 {
-	json_t *all = json_array(), *one;
+	json_t *all = json_array();
+	bool done = all != NULL;
 	for (int a = 0; a < e->n_arms; a++)
-		for (int l = 0; l < e->n_lengths; l++)
-			if ((one = agreement_of(e, a, l)) && json_array_append_new(all, one) != 0) {
-				json_decref(all);
-				return NULL;
-			}
-	return all;
+		for (int l = 0; l < e->n_lengths && done; l++)
+			done = add_agreement(e, a, l, all);
+	if (done)
+		return all;
+	json_decref(all);
+	return NULL;
 }
 
 /* --- verdicts ------------------------------------------------------------------------- */
@@ -773,19 +775,26 @@ static json_t *verdicts(const struct evidence *e)
 	return all;
 }
 
-/* XXH3-64 of everything but "sum" itself, keys sorted. */
+static int add_bytes(const char *bytes, size_t n, void *hash)
+{
+	uint64_t *h = hash;
+	for (size_t i = 0; i < n; i++)
+		*h = (*h ^ (uint8_t)bytes[i]) * 0x100000001b3u;
+	return 0;
+}
+
+/* FNV-1a, 64 bits, of everything but "sum" itself: compact, keys sorted. */
 static json_t *sum_of(const json_t *root)
 {
+	uint64_t hash = 0xcbf29ce484222325u;
+	char hex[17];
 	json_t *rest = json_copy((json_t *)root);
 	json_object_del(rest, "sum");
-	char *text = json_dumps(rest, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)),
-	     hex[17];
+	int failed = json_dump_callback(rest, add_bytes, &hash,
+					JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
 	json_decref(rest);
-	if (!text)
-		return NULL;
-	snprintf(hex, sizeof hex, "%016" PRIx64, (uint64_t)XXH3_64bits(text, strlen(text)));
-	free(text);
-	return json_string(hex);
+	snprintf(hex, sizeof hex, "%016" PRIx64, hash);
+	return failed ? NULL : json_string(hex);
 }
 
 /* --- the two ways ------------------------------------------------------------------------ */
