@@ -32,7 +32,7 @@ typedef struct {
 	PAL__CHOICE("isa", 0, &(e).isa, "scalar|avx2|avx512|amx|neon",                                 \
 		    "instruction set (default: the best here; the result is the same)")
 #define PAL__OPTION_KV_TYPE(e)                                                                     \
-	PAL__CHOICE("kv-type", 0, &(e).kv_type, "i16|f16|f32",                                      \
+	PAL__CHOICE("kv-type", 0, &(e).kv_type, "i16|f16|f32|int8|affine4",                     \
 		    "how K/V is kept (default i16: 16 bits and a scale a head)")
 /* Of bounded sessions, whatever their policy and source. */
 #define PAL__OPTIONS_BOUNDED(e)                                                                    \
