@@ -114,7 +114,7 @@ static inline void past_far(const pal__kv *kv, size_t layer, size_t head, size_t
 			    float *v)
 {
 	size_t hd = kv->shape.head_dim, place = row % PAL__ATTN_BLOCK;
-	pal__attn_kv b = pal__kv_far_block(kv, layer, head, row / PAL__ATTN_BLOCK);
+	pal__attn_kv b = pal__kv_far_block(kv, NULL, layer, head, row / PAL__ATTN_BLOCK, NULL);
 	for (size_t d = 0; d < hd; d++) {
 		k[d] = ((const float *)b.k)[d * PAL__ATTN_BLOCK + place];
 		v[d] = ((const float *)b.v)[place * ((hd + 15) & ~(size_t)15) + d];
