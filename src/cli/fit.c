@@ -1,0 +1,379 @@
+/* pal fit: writes a model's side-car. */
+#include "restore/fit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "cli/command.h"
+#include "cli/engine.h"
+#include "cli/output.h"
+#include "eval/probes.h"
+#include "restore/calibrate.h"
+#include "text/stream.h"
+
+#define QUOTE_LOGS 40 /* made of the text for calibration */
+#define TASK_LOGS 40  /* with facts of tasks in them */
+#define LOG_PROBES 8  /* of one log */
+#define FACTS_EVERY 3
+#define PROBES_SEED 1 /* of the samples' tasks */
+#define FACTS_SEED 1000000
+#define SHOWN_HEADS 8 /* of the ranking */
+
+static pal__engine engine = PAL__ENGINE_DEFAULTS;
+static const char *file, *out, *tasks;
+static int64_t tokens = 1000000, layer;
+static float threshold = 0.1f;
+static bool json;
+
+static const pal__option options[] = {
+	PAL__TEXT(NULL, 'f', &file, "FILE", "the text (default: standard input)"),
+	PAL__TEXT("output", 'o', &out, "FILE", "the side-car to write, NAME.side.gguf"),
+	PAL__TEXT("tasks", 0, &tasks, "FILE",
+		  "recall tasks to calibrate with, as training/tasks.json (needs -f)"),
+	PAL__INT("tokens", 0, &tokens, 1, 1e15, "of the text to read at most (default 1000000)"),
+	PAL__INT("layer", 0, &layer, 1, 1024,
+		 "the first layer that is projected (default: the lowest that is\ngood enough)"),
+	PAL__FLOAT("threshold", 0, &threshold, 0, 1,
+		   "good enough: the most that is left of the variance of K where\nchunks are "
+		   "selected (default 0.1)"),
+	PAL__OPTION_THREADS(engine),
+	PAL__OPTION_ISA(engine),
+	PAL__OPTION_CACHE_DIR(engine),
+	PAL__FLAG("json", 0, &json, "print one JSON object"),
+	PAL__OPTION_QUIET(engine),
+	PAL__NO_MORE_OPTIONS,
+};
+
+typedef struct {
+	const char *path;
+	pal_model *model;
+	pal__stream stream;
+	int32_t *kept; /* [n_kept] tokens of the text's start, for calibration and then the fit */
+	size_t n_kept, taken;
+	pal__tasks *tasks; /* or NULL */
+	pal__facts facts;
+	uint64_t calls; /* for more text */
+	pal__bar bar;
+	pal__calibrated first, later;
+	pal__fit_options o;
+	pal__fit fit;
+	double calibrate_s, fit_s;
+} work;
+
+/* --- the text ------------------------------------------------------------------- */
+
+/* What was kept, then the rest of the stream; with tasks, every third time text full of facts, as
+ * long as the stream lasts. */
+static pal_status next_tokens(void *user, int32_t *ids, size_t n, size_t *got, pal_error *err)
+{
+	work *w = user;
+	size_t left = w->n_kept - w->taken;
+	if (w->tasks && w->calls++ % FACTS_EVERY == FACTS_EVERY - 1) {
+		*got = n;
+		return pal__facts_next(&w->facts, ids, n, err);
+	}
+	if (!left)
+		return pal__stream_next(&w->stream, ids, n, got, err);
+	*got = left < n ? left : n;
+	memcpy(ids, w->kept + w->taken, *got * sizeof *ids);
+	w->taken += *got;
+	return PAL_OK;
+}
+
+static pal_status keep_start(work *w, size_t most, pal_error *err)
+{
+	pal_status s = PAL_OK;
+	size_t got = 1;
+	w->kept = pal__alloc(most * sizeof *w->kept);
+	if (!w->kept)
+		return pal__fail_memory(err, "the text", most * sizeof *w->kept);
+	while (s == PAL_OK && got && w->n_kept < most) {
+		s = pal__stream_next(&w->stream, w->kept + w->n_kept, most - w->n_kept, &got, err);
+		w->n_kept += s == PAL_OK ? got : 0;
+	}
+	return s;
+}
+
+/* --- calibration ---------------------------------------------------------------- */
+
+static size_t log_length(const work *w)
+{
+	int64_t trained = w->model->h.n_ctx_train;
+	return trained < PAL__PROBE_LOG ? (size_t)trained : PAL__PROBE_LOG;
+}
+
+/* Logs of the text itself. */
+static pal_status ask_text(work *w, pal__calibration *c, pal_error *err)
+{
+	uint64_t seed = 1;
+	size_t length = log_length(w);
+	pal_status s = keep_start(w, QUOTE_LOGS * length, err);
+	size_t logs = w->n_kept / length;
+	if (s == PAL_OK && !logs)
+		s = pal__fail(err, PAL_EINVAL, "too little text: %zu tokens; %zu are the least",
+			      w->n_kept, length);
+	for (size_t i = 0; i < logs && s == PAL_OK; i++) {
+		s = pal__calibration_log(c, w->kept + i * length, length, err);
+		if (s == PAL_OK)
+			s = pal__calibration_quote(c, LOG_PROBES, &seed, err);
+		pal__bar_update(&w->bar, i + 1, logs);
+	}
+	return s;
+}
+
+static void on_sample(void *user, uint64_t done, uint64_t total)
+{
+	pal__bar_update(user, done, total);
+}
+
+/* Logs with facts in them. */
+static pal_status ask_tasks(work *w, pal__calibration *c, pal_error *err)
+{
+	if (!file)
+		return pal__fail(err, PAL_EINVAL, "--tasks needs the text in a file: -f FILE");
+	pal_status s = pal__tasks_open(tasks, file, &w->tasks, err);
+	if (s != PAL_OK)
+		return s;
+	w->facts = (pal__facts){.tasks = w->tasks, .model = w->model, .seed = FACTS_SEED};
+	return pal__probes_ask(w->tasks, w->model, c, TASK_LOGS, log_length(w), PROBES_SEED,
+			       on_sample, &w->bar, err);
+}
+
+static pal_status calibrate(work *w, pal_error *err)
+{
+	pal__calibration *c;
+	pal_status s = pal__calibration_new(w->model, &c, err);
+	if (s != PAL_OK)
+		return s;
+	pal__bar_start(&w->bar, "calibrating", "logs", engine.quiet);
+	s = tasks ? ask_tasks(w, c, err) : ask_text(w, c, err);
+	if (s == PAL_OK)
+		s = pal__calibration_choose(c, false, &w->first, err);
+	if (s == PAL_OK)
+		s = pal__calibration_choose(c, true, &w->later, err);
+	pal__bar_end(&w->bar);
+	w->calibrate_s = pal__now() - w->bar.start;
+	pal__calibration_free(c);
+	w->o.first = w->first.heads;
+	/* A model that joins no facts has no heads that would find the second one. */
+	w->o.later = w->later.hit2 >= 0.5f ? w->later.heads : w->first.heads;
+	return s;
+}
+
+/* --- results -------------------------------------------------------------------- */
+
+/* A line of the report, or a part of one. */
+__attribute__((format(printf, 2, 3))) static pal_status line(pal_error *err, const char *format,
+							     ...)
+{
+	char text[512];
+	va_list args;
+	va_start(args, format);
+	int n = vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	return pal__out_write(text, n < (int)sizeof text ? (size_t)n : sizeof text - 1, err);
+}
+
+static pal_status print_heads(const char *name, const pal__calibrated *c, pal_error *err)
+{
+	pal_status s = line(err, "%s", name);
+	for (size_t i = 0; i < c->heads.n && !s; i++)
+		s = line(err, "%s%u.%u", i ? " " : "", c->heads.heads[i].layer,
+			 c->heads.heads[i].head);
+	if (!s)
+		s = line(err,
+			 " (layer.head): of %zu questions the right chunk is first in %.3f, "
+			 "first or second in %.3f\n",
+			 c->n_probes, (double)c->hit1, (double)c->hit2);
+	for (size_t i = 0; i < c->n_singles && i < SHOWN_HEADS && !s; i++)
+		s = line(err, "  alone %u.%u: %.3f, %.3f\n", c->singles[i].head.layer,
+			 c->singles[i].head.head, (double)c->singles[i].hit1,
+			 (double)c->singles[i].hit2);
+	return s;
+}
+
+static pal_status print_report(const work *w, pal_error *err)
+{
+	const pal__fit *f = &w->fit;
+	pal_status s = print_heads("select    ", &w->first, err);
+	if (!s && w->later.n_probes)
+		s = print_heads("later     ", &w->later, err);
+	if (!s)
+		s = line(err,
+			 "text      %llu tokens, %llu rows fitted, %llu held out, in %.1f s\n"
+			 "what is left of the variance of K and V on held-out text, by layer:\n",
+			 (unsigned long long)f->tokens, (unsigned long long)f->rows,
+			 (unsigned long long)f->held, w->fit_s);
+	for (size_t i = 0; i < f->n_m && !s; i++) {
+		s = line(err, "%c m = %-4zu", i == f->chosen ? '*' : ' ', f->m[i]);
+		for (size_t l = f->m[i]; l < f->n_layers && !s; l++) {
+			const pal__fit_error *e = &f->errors[i * f->n_layers + l];
+			s = line(err, "  %zu: %.4f %.4f", l, (double)e->k, (double)e->v);
+		}
+		if (!s)
+			s = line(err, "\n");
+	}
+	if (!s)
+		s = line(err, "%s: layers below %zu are computed, the others projected%s\n", out,
+			 f->m[f->chosen],
+			 f->good || layer ? "" : "; no layer is good enough, this one is the best");
+	return s;
+}
+
+static json_t *heads_json(const pal__calibrated *c)
+{
+	json_t *chosen = json_array(), *all = json_array();
+	for (size_t i = 0; i < c->heads.n; i++)
+		json_array_append_new(chosen, json_pack("[i, i]", (int)c->heads.heads[i].layer,
+							(int)c->heads.heads[i].head));
+	for (size_t i = 0; i < c->n_singles; i++) {
+		const pal__head_score *h = &c->singles[i];
+		json_array_append_new(all, json_pack("{s:i, s:i, s:f, s:f, s:f}", "layer",
+						     (int)h->head.layer, "head", (int)h->head.head,
+						     "first", (double)h->hit1, "first_two",
+						     (double)h->hit2, "score", (double)h->score));
+	}
+	return json_pack("{s:I, s:o, s:f, s:f, s:f, s:o}", "questions", (json_int_t)c->n_probes,
+			 "heads", chosen, "first", (double)c->hit1, "first_two", (double)c->hit2,
+			 "score", (double)c->score, "alone", all);
+}
+
+static json_t *errors_json(const pal__fit *f)
+{
+	json_t *all = json_array();
+	for (size_t i = 0; i < f->n_m; i++)
+		for (size_t l = f->m[i]; l < f->n_layers; l++) {
+			const pal__fit_error *e = &f->errors[i * f->n_layers + l];
+			json_array_append_new(all, json_pack("{s:I, s:I, s:f, s:f, s:f}", "m",
+							     (json_int_t)f->m[i], "layer",
+							     (json_int_t)l, "k", (double)e->k, "v",
+							     (double)e->v, "lambda", e->lambda));
+		}
+	return all;
+}
+
+static pal_status print_json(const work *w, pal_error *err)
+{
+	pal_model_info info;
+	pal_model_get_info(w->model, &info);
+	return pal__out_json(
+		json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:f, s:f, s:f, s:I, s:o, s:o, "
+			  "s:o, s:o, s:o, s:o}",
+			  "engine", "palimpsest", "side_car", out, "text",
+			  file ? file : "standard input", "tokens", (json_int_t)w->fit.tokens,
+			  "rows", (json_int_t)w->fit.rows, "held_out", (json_int_t)w->fit.held,
+			  "layer", (json_int_t)w->fit.m[w->fit.chosen], "good", w->fit.good,
+			  "threshold", w->o.threshold, "calibrate_s", w->calibrate_s, "fit_s",
+			  w->fit_s, "rss_bytes", (json_int_t)pal__process_memory("VmHWM"), "select",
+			  heads_json(&w->first), "select_later", heads_json(&w->later), "errors",
+			  errors_json(&w->fit), "machine", pal__json_machine(), "build",
+			  pal__json_build(), "model", pal__json_model(w->path, &info)),
+		err);
+}
+
+/* --- the command ---------------------------------------------------------------- */
+
+static bool on_progress(void *user, uint64_t done)
+{
+	work *w = user;
+	pal__bar_update(&w->bar, done < (uint64_t)tokens ? done : (uint64_t)tokens,
+			(uint64_t)tokens);
+	return true;
+}
+
+static pal_status fit(work *w, pal_error *err)
+{
+	w->o.tokens = (uint64_t)tokens;
+	w->o.layer = (size_t)layer;
+	w->o.threshold = (double)threshold;
+	w->o.next = next_tokens;
+	w->o.progress = on_progress;
+	w->o.user = w;
+	pal__bar_start(&w->bar, "reading", "tok", engine.quiet);
+	pal_status s = pal__fit_run(w->model, &w->o, &w->fit, err);
+	pal__bar_end(&w->bar);
+	w->fit_s = pal__now() - w->bar.start;
+	if (s == PAL_OK)
+		s = pal__fit_write(&w->fit, w->model, &w->o, out, err);
+	return s;
+}
+
+static pal_status with_model(work *w, int fd, pal_error *err)
+{
+	pal_status s = pal__engine_model(&engine, w->path, &w->model, NULL, err);
+	if (s != PAL_OK)
+		return s;
+	pal__stream_init(&w->stream, w->model->tokenizer, fd, file ? file : "standard input");
+	s = calibrate(w, err);
+	if (s == PAL_OK)
+		s = fit(w, err);
+	if (s == PAL_OK)
+		s = json ? print_json(w, err) : print_report(w, err);
+	pal__facts_end(&w->facts);
+	pal__tasks_close(w->tasks);
+	pal__stream_free(&w->stream);
+	pal__free(w->kept);
+	pal__free(w->first.singles);
+	pal__free(w->later.singles);
+	pal__fit_free(&w->fit);
+	pal_model_close(w->model);
+	return s;
+}
+
+/* Writing over what is being read would be the end of both. */
+static pal_status check_output(const char *model, pal_error *err)
+{
+	struct stat to, from;
+	const char *read[] = {model, file};
+	if (!out)
+		return pal__fail(err, PAL_EINVAL,
+				 "where to write the side-car is missing: -o FILE");
+	for (int i = 0; i < 2; i++)
+		if (read[i] && stat(read[i], &from) == 0 && stat(out, &to) == 0 &&
+		    from.st_ino == to.st_ino && from.st_dev == to.st_dev)
+			return pal__fail(err, PAL_EINVAL, "-o %s would write over %s", out,
+					 read[i]);
+	return PAL_OK;
+}
+
+static pal_status run(const char *path, pal_error *err)
+{
+	work *w = NULL;
+	int fd = STDIN_FILENO;
+	pal_status s = check_output(path, err);
+	if (s == PAL_OK && file) {
+		fd = open(file, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			s = pal__fail(err, PAL_EIO, "%s: %s", file, strerror(errno));
+	}
+	if (s == PAL_OK) {
+		w = pal__calloc(1, sizeof *w);
+		s = w ? PAL_OK : pal__fail_memory(err, "the text", sizeof *w);
+	}
+	if (s == PAL_OK) {
+		w->path = path;
+		s = with_model(w, fd, err);
+	}
+	pal__free(w);
+	if (file && fd >= 0)
+		close(fd);
+	return s;
+}
+
+const pal__command pal__command_fit = {
+	.name = "fit",
+	.summary = "fit a side-car, which restoration uses, to a model",
+	.about = "Reads text, streams it through the model, and writes a side-car: which heads\n"
+		 "find the chunks to restore, and a projection from the state of a lower layer\n"
+		 "to K and V of the layers above.\n",
+	.options = options,
+	.run = run,
+};
