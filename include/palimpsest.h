@@ -133,8 +133,15 @@ void pal_free(void *p);
 typedef struct pal_session pal_session;
 
 /* How K and V are kept. I16, the default: 16 bits a value with one scale a head and
- * position, a tenth of the error of F16 (IEEE half) in the same memory. */
-typedef enum pal_kv_type { PAL_KV_I16, PAL_KV_F16, PAL_KV_F32 } pal_kv_type;
+ * position, a tenth of the error of F16 (IEEE half) in the same memory. INT8: the same with
+ * 8 bits. AFFINE4: 4 bits, with a scale and an offset for each 32 values, 5 bits a value in all. */
+typedef enum pal_kv_type {
+	PAL_KV_I16,
+	PAL_KV_F16,
+	PAL_KV_F32,
+	PAL_KV_INT8,
+	PAL_KV_AFFINE4
+} pal_kv_type;
 
 /* What a session remembers. FULL: K/V of every position. WINDOW: of the first `sink` and the
  * last `window` ones. RESTORED: of those, and of chunks of evicted positions that are brought

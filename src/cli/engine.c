@@ -67,7 +67,14 @@ pal_status pal__engine_model(const pal__engine *e, const char *path, pal_model *
 /* name: one of the choices of --kv-type. */
 static pal_kv_type kv_type(const char *name)
 {
-	return !strcmp(name, "f32") ? PAL_KV_F32 : !strcmp(name, "f16") ? PAL_KV_F16 : PAL_KV_I16;
+	static const char *const names[] = {[PAL_KV_F16] = "f16",
+					    [PAL_KV_F32] = "f32",
+					    [PAL_KV_INT8] = "int8",
+					    [PAL_KV_AFFINE4] = "affine4"};
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+		if (names[i] && !strcmp(name, names[i]))
+			return (pal_kv_type)i;
+	return PAL_KV_I16;
 }
 
 /* Which of "a|b|c" a text is. */

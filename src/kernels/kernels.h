@@ -136,6 +136,7 @@ typedef struct {
 	/* out[i] = round_half_even(x[i] / d) within +-32767, d = the largest |x[i]| / 32767;
 	 * returns d. As for activations: d = 0 below 2^-100, NaN where not all are finite. */
 	float (*to_int16)(const float *x, size_t n, int16_t *out);
+	float (*to_int8)(const float *x, size_t n, int8_t *out); /* with 127 */
 } pal__kernels;
 
 extern const pal__kernels pal__kernels_scalar;

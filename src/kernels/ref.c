@@ -279,7 +279,8 @@ static void to_half(const float *x, size_t n, uint16_t *out)
 		out[i] = pal__float_half(x[i]);
 }
 
-static float to_int16(const float *x, size_t n, int16_t *out)
+/* What is rounded with: returns d, *by = 1 / d or 0. */
+static float step_of(const float *x, size_t n, float top, float *by)
 {
 	float largest = 0;
 	bool finite = true;
@@ -289,11 +290,30 @@ static float to_int16(const float *x, size_t n, int16_t *out)
 		largest = size > largest ? size : largest;
 	}
 	bool use = finite && largest >= 0x1p-100f;
-	float d = !finite ? NAN : use ? largest / 32767 : 0, id = use ? 1 / d : 0;
-	for (size_t i = 0; i < n; i++) {
-		float r = use ? round_even(x[i] * id) : 0;
-		out[i] = (int16_t)(r > 32767 ? 32767 : r < -32767 ? -32767 : r);
-	}
+	float d = !finite ? NAN : use ? largest / top : 0;
+	*by = use ? 1 / d : 0;
+	return d;
+}
+
+static float round_within(float x, float by, float top)
+{
+	float r = by > 0 ? round_even(x * by) : 0;
+	return r > top ? top : r < -top ? -top : r;
+}
+
+static float to_int16(const float *x, size_t n, int16_t *out)
+{
+	float by, d = step_of(x, n, 32767, &by);
+	for (size_t i = 0; i < n; i++)
+		out[i] = (int16_t)round_within(x[i], by, 32767);
+	return d;
+}
+
+static float to_int8(const float *x, size_t n, int8_t *out)
+{
+	float by, d = step_of(x, n, 127, &by);
+	for (size_t i = 0; i < n; i++)
+		out[i] = (int8_t)round_within(x[i], by, 127);
 	return d;
 }
 
@@ -455,4 +475,5 @@ const pal__kernels pal__kernels_scalar = {
 	.attn_end = attn_end,
 	.to_half = to_half,
 	.to_int16 = to_int16,
+	.to_int8 = to_int8,
 };

@@ -742,30 +742,44 @@ static void to_half(const float *x, size_t n, uint16_t *out)
 	}
 }
 
-static float to_int16(const float *x, size_t n, int16_t *out)
+/* To int16 or, top being 127, to int8. */
+INLINE float to_int(const float *x, size_t n, float most, int16_t *out16, int8_t *out8)
 {
 	const size_t whole = n & ~(size_t)15;
 	const vi mask = vi_set(0x7fffffff); /* as bits NaN and inf are larger than all */
-	const vf top = vf_set(32767), bottom = vf_set(-32767);
+	const vf top = vf_set(most), bottom = vf_set(-most);
 	vf tail = load_tail(x + whole, n - whole);
-	vi most = vi_and(vi_of_bits(tail), mask);
+	vi m = vi_and(vi_of_bits(tail), mask);
 	for (size_t i = 0; i < whole; i += 16)
-		most = vi_max(most, vi_and(vi_of_bits(vf_load(x + i)), mask));
-	float largest = vf_largest(vf_of_bits(most), vf_of_bits(most));
+		m = vi_max(m, vi_and(vi_of_bits(vf_load(x + i)), mask));
+	float largest = vf_largest(vf_of_bits(m), vf_of_bits(m));
 	bool finite = largest - largest == 0, use = finite && largest >= 0x1p-100f;
-	vf id = vf_set(use ? 1 / (largest / 32767) : 0);
+	vf id = vf_set(use ? 1 / (largest / most) : 0);
 	for (size_t i = 0; i < n; i += 16) {
 		vf v = use ? vf_mul(i < whole ? vf_load(x + i) : tail, id) : vf_set(0);
 		vi r = vi_round(vf_lt(top, v, top, vf_lt(v, bottom, bottom, v)));
-		if (i < whole) {
-			vi_to_int16(out + i, r);
-		} else {
-			int16_t part[16];
-			vi_to_int16(part, r);
-			memcpy(out + i, part, (n - i) * sizeof *part);
-		}
+		int16_t part16[16];
+		int8_t part8[16];
+		if (out8)
+			vi_pack(i < whole ? out8 + i : part8, r);
+		else
+			vi_to_int16(i < whole ? out16 + i : part16, r);
+		if (i >= whole && out8)
+			memcpy(out8 + i, part8, n - i);
+		else if (i >= whole)
+			memcpy(out16 + i, part16, (n - i) * sizeof *part16);
 	}
-	return !finite ? NAN : use ? largest / 32767 : 0;
+	return !finite ? NAN : use ? largest / most : 0;
+}
+
+static float to_int16(const float *x, size_t n, int16_t *out)
+{
+	return to_int(x, n, 32767, out, NULL);
+}
+
+static float to_int8(const float *x, size_t n, int8_t *out)
+{
+	return to_int(x, n, 127, NULL, out);
 }
 
 /* --- attention -------------------------------------------------------------------- */
@@ -1148,7 +1162,7 @@ static void attn_end(const float *acc, float sum, size_t n, float *out)
 #define TABLE                                                                       \
 	.quantize = quantize, .rms_norm = rms_norm, .rope = rope, .swiglu = swiglu, \
 	.geglu = geglu, .add = add, .scale = scale, .attn_begin = attn_begin,       \
-	.attn_end = attn_end, .to_half = to_half, .to_int16 = to_int16
+	.attn_end = attn_end, .to_half = to_half, .to_int16 = to_int16, .to_int8 = to_int8
 
 const pal__kernels KERNELS = {
 	TABLE, .name = KERNELS_NAME, .panel = PANEL, .matmul = matmul, .attn = attn,

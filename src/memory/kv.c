@@ -5,6 +5,21 @@
 
 #include "base/checked.h"
 #include "kernels/half.h"
+#include "memory/pack.h"
+
+bool pal__kv_of_type(pal_kv_type type, pal__kv_shape *shape)
+{
+	static const pal__kv_kind kinds[] = {[PAL_KV_I16] = PAL__KV_INT16,
+					     [PAL_KV_F16] = PAL__KV_HALF,
+					     [PAL_KV_F32] = PAL__KV_FLOAT,
+					     [PAL_KV_INT8] = PAL__KV_INT8,
+					     [PAL_KV_AFFINE4] = PAL__KV_INT16};
+	if ((size_t)type >= sizeof kinds / sizeof kinds[0])
+		return false;
+	shape->kind = kinds[type];
+	shape->packed = type == PAL_KV_AFFINE4;
+	return true;
+}
 
 static size_t blocks(size_t rows)
 {
@@ -26,19 +41,31 @@ static void block_bytes(pal__kv *kv)
 	       stride = (s->head_dim + 15) & ~(size_t)15;
 	kv->k_bytes = pal__arena_need(s->head_dim * PAL__ATTN_BLOCK * element);
 	kv->v_bytes = stride * PAL__ATTN_BLOCK * element;
-	if (s->kind == PAL__KV_INT16) {
-		kv->k_bytes = 2 * pal__attn_plane(PAL__ATTN_BLOCK, s->head_dim);
-		kv->v_bytes = 2 * pal__attn_plane(stride, PAL__ATTN_BLOCK);
+	if (pal__kv_is_int(s->kind)) {
+		size_t planes = s->kind == PAL__KV_INT16 ? 2 : 1;
+		kv->k_bytes = planes * pal__attn_plane(PAL__ATTN_BLOCK, s->head_dim);
+		kv->v_bytes = planes * pal__attn_plane(stride, PAL__ATTN_BLOCK);
 	}
 	kv->head_bytes = kv->k_bytes + kv->v_bytes;
-	if (s->kind == PAL__KV_INT16)
+	if (pal__kv_is_int(s->kind))
 		kv->head_bytes += 2 * PAL__ATTN_BLOCK * sizeof(float);
+	kv->row_bytes = pal__pack_bytes(PAL__PACK_AFFINE4, s->head_dim);
+	if (s->packed)
+		kv->head_bytes = 2 * PAL__ATTN_BLOCK * kv->row_bytes;
+}
+
+size_t pal__kv_space(size_t head_dim)
+{
+	pal__kv kv = {.shape = {.head_dim = head_dim, .kind = PAL__KV_INT16}};
+	block_bytes(&kv);
+	return kv.head_bytes;
 }
 
 static bool layout(pal__kv *kv, const pal__kv_shape *s)
 {
 	size_t layer;
 	assert(s->head_dim <= PAL__KV_MAX_DIM);
+	assert(!s->packed || s->kind == PAL__KV_INT16);
 	*kv = (pal__kv){.shape = *s};
 	block_bytes(kv);
 	kv->main.n_layers = s->slide ? s->n_layers / s->slide_every : s->n_layers;
@@ -118,18 +145,21 @@ typedef struct {
 static parts parts_of(const pal__kv *kv, uint8_t *p)
 {
 	parts b = {.k = p, .v = p + kv->k_bytes};
-	if (kv->shape.kind == PAL__KV_INT16) {
+	if (pal__kv_is_int(kv->shape.kind)) {
 		b.k_scale = (float *)(void *)(p + kv->k_bytes + kv->v_bytes);
 		b.v_scale = b.k_scale + PAL__ATTN_BLOCK;
 	}
 	return b;
 }
 
-/* Rounds x [n] to int16 and splits them in bytes; returns the scale. */
-static float split(const pal__kernels *kernels, const float *x, size_t n, uint8_t *high,
+/* Rounds x [n] to int16 and splits them in bytes, or to int8; returns the scale. */
+static float split(const pal__kv *kv, const pal__kernels *kernels, const float *x, uint8_t *high,
 		   uint8_t *low)
 {
 	int16_t rounded[PAL__KV_MAX_DIM];
+	size_t n = kv->shape.head_dim;
+	if (kv->shape.kind == PAL__KV_INT8)
+		return kernels->to_int8(x, n, (int8_t *)high) / 256;
 	float scale = kernels->to_int16(x, n, rounded);
 	for (size_t i = 0; i < n; i++) {
 		high[i] = (uint8_t)((uint16_t)rounded[i] >> 8);
@@ -140,33 +170,34 @@ static float split(const pal__kernels *kernels, const float *x, size_t n, uint8_
 
 /* Into the planes byte by byte: four positions share a word of V, and other threads may be
  * storing the others. */
-static void store_k16(const pal__kv *kv, const pal__kernels *kernels, const parts *b, size_t place,
-		      const float *k)
+static void store_k_int(const pal__kv *kv, const pal__kernels *kernels, const parts *b,
+			size_t place, const float *k)
 {
 	size_t hd = kv->shape.head_dim, whole = hd & ~(size_t)3;
 	uint8_t high[PAL__KV_MAX_DIM], low[PAL__KV_MAX_DIM];
 	uint8_t *to = (uint8_t *)b->k + pal__attn_at(hd, place, 0), *to_low = to + kv->k_bytes / 2;
-	b->k_scale[place] = split(kernels, k, hd, high, low);
-	for (size_t d = 0; d < whole; d += 4) {
+	b->k_scale[place] = split(kv, kernels, k, high, low);
+	for (size_t d = 0; d < whole; d += 4)
 		memcpy(to + d * 16, high + d, 4);
-		memcpy(to_low + d * 16, low + d, 4);
-	}
 	memcpy(to + whole * 16, high + whole, hd - whole);
+	if (kv->shape.kind == PAL__KV_INT8)
+		return;
+	for (size_t d = 0; d < whole; d += 4)
+		memcpy(to_low + d * 16, low + d, 4);
 	memcpy(to_low + whole * 16, low + whole, hd - whole);
 }
 
-static void store_v16(const pal__kv *kv, const pal__kernels *kernels, const parts *b, size_t place,
-		      const float *v)
+static void store_v_int(const pal__kv *kv, const pal__kernels *kernels, const parts *b,
+			size_t place, const float *v)
 {
 	size_t hd = kv->shape.head_dim;
 	uint8_t high[PAL__KV_MAX_DIM], low[PAL__KV_MAX_DIM];
 	uint8_t *to = b->v, *to_low = to + kv->v_bytes / 2;
-	b->v_scale[place] = split(kernels, v, hd, high, low);
-	for (size_t d = 0; d < hd; d++) {
-		size_t at = pal__attn_at(PAL__ATTN_BLOCK, d, place);
-		to[at] = high[d];
-		to_low[at] = low[d];
-	}
+	b->v_scale[place] = split(kv, kernels, v, high, low);
+	for (size_t d = 0; d < hd; d++)
+		to[pal__attn_at(PAL__ATTN_BLOCK, d, place)] = high[d];
+	for (size_t d = 0; d < hd && kv->shape.kind == PAL__KV_INT16; d++)
+		to_low[pal__attn_at(PAL__ATTN_BLOCK, d, place)] = low[d];
 }
 
 static void store_k(const pal__kv *kv, const pal__kernels *kernels, const parts *b, size_t place,
@@ -174,8 +205,8 @@ static void store_k(const pal__kv *kv, const pal__kernels *kernels, const parts 
 {
 	uint16_t halves[PAL__KV_MAX_DIM];
 	size_t hd = kv->shape.head_dim;
-	if (kv->shape.kind == PAL__KV_INT16) {
-		store_k16(kv, kernels, b, place, k);
+	if (pal__kv_is_int(kv->shape.kind)) {
+		store_k_int(kv, kernels, b, place, k);
 	} else if (kv->shape.kind == PAL__KV_FLOAT) {
 		for (size_t d = 0; d < hd; d++)
 			((float *)b->k)[d * PAL__ATTN_BLOCK + place] = k[d];
@@ -190,21 +221,44 @@ static void store_v(const pal__kv *kv, const pal__kernels *kernels, const parts 
 		    const float *v)
 {
 	size_t hd = kv->shape.head_dim, at = place * ((hd + 15) & ~(size_t)15);
-	if (kv->shape.kind == PAL__KV_INT16)
-		store_v16(kv, kernels, b, place, v);
+	if (pal__kv_is_int(kv->shape.kind))
+		store_v_int(kv, kernels, b, place, v);
 	else if (kv->shape.kind == PAL__KV_FLOAT)
 		memcpy((float *)b->v + at, v, hd * sizeof *v);
 	else
 		kernels->to_half(v, hd, (uint16_t *)b->v + at);
 }
 
+/* Rows of a packed block: all of K, then of V. */
+static uint8_t *packed_row(const pal__kv *kv, uint8_t *block, bool v, size_t place)
+{
+	return block + ((v ? PAL__ATTN_BLOCK : 0) + place) * kv->row_bytes;
+}
+
+/* k or v NULL: that half stays. */
+static void store(const pal__kv *kv, const pal__kernels *kernels, uint8_t *block, size_t place,
+		  const float *k, const float *v)
+{
+	size_t hd = kv->shape.head_dim;
+	if (kv->shape.packed) {
+		if (k)
+			pal__pack(PAL__PACK_AFFINE4, k, hd, packed_row(kv, block, false, place));
+		if (v)
+			pal__pack(PAL__PACK_AFFINE4, v, hd, packed_row(kv, block, true, place));
+		return;
+	}
+	parts b = parts_of(kv, block);
+	if (k)
+		store_k(kv, kernels, &b, place, k);
+	if (v)
+		store_v(kv, kernels, &b, place, v);
+}
+
 void pal__kv_store(pal__kv *kv, const pal__kernels *kernels, size_t layer, size_t head, int64_t pos,
 		   const float *k, const float *v)
 {
 	size_t place = (size_t)(pos % PAL__ATTN_BLOCK);
-	parts b = parts_of(kv, head_block(kv, layer, head, pos / PAL__ATTN_BLOCK));
-	store_k(kv, kernels, &b, place, k);
-	store_v(kv, kernels, &b, place, v);
+	store(kv, kernels, head_block(kv, layer, head, pos / PAL__ATTN_BLOCK), place, k, v);
 	if (pos < kv->shape.sink && pal__kv_bounded(&kv->shape, layer))
 		pal__kv_store_far(kv, kernels, layer, head, (size_t)pos, k, v);
 }
@@ -213,31 +267,36 @@ void pal__kv_store_far(pal__kv *kv, const pal__kernels *kernels, size_t layer, s
 		       size_t row, const float *k, const float *v)
 {
 	assert(pal__kv_bounded(&kv->shape, layer));
-	size_t place = row % PAL__ATTN_BLOCK;
-	parts b = parts_of(kv, head_at(kv, &kv->far, layer, head, row / PAL__ATTN_BLOCK));
-	if (k)
-		store_k(kv, kernels, &b, place, k);
-	if (v)
-		store_v(kv, kernels, &b, place, v);
+	uint8_t *block = head_at(kv, &kv->far, layer, head, row / PAL__ATTN_BLOCK);
+	store(kv, kernels, block, row % PAL__ATTN_BLOCK, k, v);
 }
 
-static float number16(const void *plane, size_t bytes, size_t at)
+/* Number `at` of the planes that take `bytes`. */
+static float number_int(const pal__kv *kv, const void *planes, size_t bytes, size_t at)
 {
-	const uint8_t *high = plane;
-	return (float)(int16_t)(high[at] << 8 | high[bytes / 2 + at]);
+	const uint8_t *high = planes;
+	int low = kv->shape.kind == PAL__KV_INT16 ? high[bytes / 2 + at] : 0;
+	return (float)(int16_t)(high[at] << 8 | low);
 }
 
 void pal__kv_load(const pal__kv *kv, size_t layer, size_t head, int64_t pos, float *k, float *v)
 {
 	size_t hd = kv->shape.head_dim, place = (size_t)(pos % PAL__ATTN_BLOCK),
 	       v_at = place * ((hd + 15) & ~(size_t)15);
-	parts b = parts_of(kv, head_block(kv, layer, head, pos / PAL__ATTN_BLOCK));
+	uint8_t *block = head_block(kv, layer, head, pos / PAL__ATTN_BLOCK);
+	if (kv->shape.packed) {
+		pal__unpack(PAL__PACK_AFFINE4, packed_row(kv, block, false, place), hd, k);
+		pal__unpack(PAL__PACK_AFFINE4, packed_row(kv, block, true, place), hd, v);
+		return;
+	}
+	parts b = parts_of(kv, block);
 	for (size_t d = 0; d < hd; d++) {
-		if (kv->shape.kind == PAL__KV_INT16) {
+		if (pal__kv_is_int(kv->shape.kind)) {
 			k[d] = b.k_scale[place] *
-			       number16(b.k, kv->k_bytes, pal__attn_at(hd, place, d));
+			       number_int(kv, b.k, kv->k_bytes, pal__attn_at(hd, place, d));
 			v[d] = b.v_scale[place] *
-			       number16(b.v, kv->v_bytes, pal__attn_at(PAL__ATTN_BLOCK, d, place));
+			       number_int(kv, b.v, kv->v_bytes,
+					  pal__attn_at(PAL__ATTN_BLOCK, d, place));
 		} else if (kv->shape.kind == PAL__KV_FLOAT) {
 			k[d] = ((float *)b.k)[d * PAL__ATTN_BLOCK + place];
 			v[d] = ((float *)b.v)[v_at + d];
@@ -258,9 +317,62 @@ pal__kv_sight pal__kv_sees(const pal__kv *kv, size_t layer, int64_t pos)
 	return (pal__kv_sight){.first = pos - s->window + 1, .far = true};
 }
 
-static pal__attn_kv as_block(const pal__kv *kv, uint8_t *head)
+/* Four packed rows from `place`, before any is read again: stores are on their way for a while. */
+static void unpack_4(const pal__kv *kv, uint8_t *block, bool v, size_t place,
+		     float x[4][PAL__KV_MAX_DIM])
 {
-	parts b = parts_of(kv, head);
+	for (size_t i = 0; i < 4; i++)
+		pal__unpack(PAL__PACK_AFFINE4, packed_row(kv, block, v, place + i),
+			    kv->shape.head_dim, x[i]);
+}
+
+/* V of 4 places, which share words of the planes: as store_v_int, but word by word, as this is
+ * done whenever a block is read. */
+static void expand_v(const pal__kv *kv, const pal__kernels *kernels, float x[4][PAL__KV_MAX_DIM],
+		     const parts *b, size_t place)
+{
+	int16_t r[4][PAL__KV_MAX_DIM];
+	size_t hd = kv->shape.head_dim, stride = (hd + 15) & ~(size_t)15;
+	for (size_t i = 0; i < 4; i++) {
+		b->v_scale[place + i] = kernels->to_int16(x[i], hd, r[i]);
+		memset(r[i] + hd, 0, (stride - hd) * sizeof **r);
+	}
+	for (size_t d = 0; d < stride; d += 16) {
+		uint32_t high[16], low[16];
+		for (size_t i = 0; i < 16; i++) {
+			uint32_t r01 = (uint16_t)r[0][d + i] | (uint32_t)r[1][d + i] << 16;
+			uint32_t r23 = (uint16_t)r[2][d + i] | (uint32_t)r[3][d + i] << 16;
+			low[i] = (r01 & 0xff) | (r01 >> 8 & 0xff00) | (r23 & 0xff) << 16 |
+				 (r23 << 8 & 0xff000000);
+			high[i] = (r01 >> 8 & 0xff) | (r01 >> 16 & 0xff00) | (r23 << 8 & 0xff0000) |
+				  (r23 & 0xff000000);
+		}
+		uint8_t *to = (uint8_t *)b->v + pal__attn_at(PAL__ATTN_BLOCK, d, place);
+		memcpy(to, high, sizeof high);
+		memcpy(to + kv->v_bytes / 2, low, sizeof low);
+	}
+}
+
+/* Packed rows to a block in `space`. */
+static void expand(const pal__kv *kv, const pal__kernels *kernels, uint8_t *block, uint8_t *space)
+{
+	float x[4][PAL__KV_MAX_DIM];
+	parts b = parts_of(kv, space);
+	for (size_t place = 0; place < PAL__ATTN_BLOCK; place += 4) {
+		unpack_4(kv, block, false, place, x);
+		for (size_t i = 0; i < 4; i++)
+			store_k_int(kv, kernels, &b, place + i, x[i]);
+		unpack_4(kv, block, true, place, x);
+		expand_v(kv, kernels, x, &b, place);
+	}
+}
+
+static pal__attn_kv as_block(const pal__kv *kv, const pal__kernels *kernels, uint8_t *head,
+			     uint8_t *space)
+{
+	if (kv->shape.packed)
+		expand(kv, kernels, head, space);
+	parts b = parts_of(kv, kv->shape.packed ? space : head);
 	return (pal__attn_kv){.k = b.k,
 			      .v = b.v,
 			      .k_scale = b.k_scale,
@@ -269,12 +381,19 @@ static pal__attn_kv as_block(const pal__kv *kv, uint8_t *head)
 			      .head_dim = kv->shape.head_dim};
 }
 
-pal__attn_kv pal__kv_block(const pal__kv *kv, size_t layer, size_t head, int64_t block)
+pal__attn_kv pal__kv_block(const pal__kv *kv, const pal__kernels *kernels, size_t layer,
+			   size_t head, int64_t block, uint8_t *space)
 {
-	return as_block(kv, head_block(kv, layer, head, block));
+	return as_block(kv, kernels, head_block(kv, layer, head, block), space);
 }
 
-pal__attn_kv pal__kv_far_block(const pal__kv *kv, size_t layer, size_t head, size_t block)
+pal__attn_kv pal__kv_far_block(const pal__kv *kv, const pal__kernels *kernels, size_t layer,
+			       size_t head, size_t block, uint8_t *space)
 {
-	return as_block(kv, head_at(kv, &kv->far, layer, head, block));
+	return as_block(kv, kernels, head_at(kv, &kv->far, layer, head, block), space);
+}
+
+const void *pal__kv_next(const pal__kv *kv, size_t layer, size_t head, int64_t block)
+{
+	return kv->shape.packed ? NULL : head_block(kv, layer, head, block);
 }

@@ -21,8 +21,10 @@
  *    softmax's sums.
  *  - A ring holds what any of the last `reread` positions sees, and the next ones in `piece`
  *    blocks: rows of one forward pass touch at most as many.
- *  - int16 elements have a scale for each position of each head: as many bytes as halves
- *    and some, a tenth of their error, and no overflow (docs/adr).
+ *  - int16 and int8 elements have a scale for each position of each head: as many bytes as
+ *    halves and some, a tenth of their error, and no overflow (docs/adr); or half of that.
+ *  - Packed K/V are affine4 rows (memory/pack.h), which no kernel reads: a block is expanded to
+ *    one of `kind`, int16, in space that the reader brings.
  *  - What a position needs in all layers lies together: pages are touched as a session grows.
  *  - All bytes come from the session's arena and are fixed when it opens (contract C1).
  *  - Positions beyond what was stored may hold anything; nobody sees them.
@@ -37,8 +39,9 @@
 
 typedef struct {
 	size_t n_layers, n_kv_heads, head_dim;
-	int64_t n_ctx; /* positions to make room for in layers that keep all, at least 1 */
-	pal__kv_kind kind;
+	int64_t n_ctx;     /* positions to make room for in layers that keep all, at least 1 */
+	pal__kv_kind kind; /* of the blocks that attention reads */
+	bool packed;       /* what is kept are affine4 rows; kind: PAL__KV_INT16 */
 	/* Layer l slides when slide > 0 and l % slide_every != slide_every - 1. The others are
 	 * bounded when window > 0, and keep all when it is 0. */
 	int64_t slide;
@@ -58,12 +61,17 @@ typedef struct {
 
 typedef struct {
 	pal__kv_shape shape;
-	size_t k_bytes, v_bytes, head_bytes; /* of a head's block; in all, with scales */
-	pal__kv_ring main, sliding, far;     /* far: of the layers of main */
-	uint8_t *data;                       /* [bytes] all of it */
+	size_t k_bytes, v_bytes;         /* of a head's block as the kernel reads it */
+	size_t head_bytes;               /* of one as it is kept, scales included */
+	size_t row_bytes;                /* of a packed row */
+	pal__kv_ring main, sliding, far; /* far: of the layers of main */
+	uint8_t *data;                   /* [bytes] all of it */
 	size_t bytes;
 	size_t far_rows; /* in sight, the sinks included */
 } pal__kv;
+
+/* Sets kind and packed; false: there is no such type. */
+bool pal__kv_of_type(pal_kv_type type, pal__kv_shape *shape);
 
 /* Bytes of the arena that pal__kv_init takes; false: they do not fit a size_t. */
 bool pal__kv_need(const pal__kv_shape *shape, size_t *bytes);
@@ -107,9 +115,18 @@ static inline int64_t pal__kv_far_pos(const pal__kv *kv)
 	return kv->shape.window ? (int64_t)kv->far_rows + kv->shape.window - 1 : 0;
 }
 
-/* One head's block of positions, or of far rows, for the attention kernel (scale is the
- * caller's). */
-pal__attn_kv pal__kv_block(const pal__kv *kv, size_t layer, size_t head, int64_t block);
-pal__attn_kv pal__kv_far_block(const pal__kv *kv, size_t layer, size_t head, size_t block);
+/* Bytes of space to expand a block to. */
+size_t pal__kv_space(size_t head_dim);
+
+/* One head's block of positions, or of far rows, for the attention kernel (scale and next are the
+ * caller's). space: pal__kv_space() bytes at a multiple of PAL__ALIGN, written where K/V are
+ * packed, and read until the next block is asked for. */
+pal__attn_kv pal__kv_block(const pal__kv *kv, const pal__kernels *kernels, size_t layer,
+			   size_t head, int64_t block, uint8_t *space);
+pal__attn_kv pal__kv_far_block(const pal__kv *kv, const pal__kernels *kernels, size_t layer,
+			       size_t head, size_t block, uint8_t *space);
+
+/* Where the kernel will read K of a block that it has next, or NULL. */
+const void *pal__kv_next(const pal__kv *kv, size_t layer, size_t head, int64_t block);
 
 #endif

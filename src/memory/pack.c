@@ -113,18 +113,27 @@ static void pack_group(const float *x, size_t n, uint8_t *out)
 		codes[i] = (uint8_t)round_even(within((x[i] - least) / step, 0, 15));
 	put16(out, scale);
 	put16(out + 2, offset);
-	for (size_t i = 0; i < (n + 1) / 2; i++)
-		out[4 + i] = (uint8_t)(codes[2 * i] | codes[2 * i + 1] << 4);
+	const size_t half = (n + 1) / 2;
+	for (size_t i = 0; i < half; i++)
+		out[4 + i] = (uint8_t)(codes[i] | (half + i < n ? codes[half + i] << 4 : 0));
 }
 
-static void unpack_group(const uint8_t *in, size_t n, float *x)
+static void unpack_group(const uint8_t *in, size_t n, float *restrict x)
 {
-	float scale = half_at(in), offset = half_at(in + 2), pair[PAL__PACK_GROUP];
-	for (size_t i = 0; i < (n + 1) / 2; i++) {
-		pair[2 * i] = offset + scale * (float)(in[4 + i] & 15);
-		pair[2 * i + 1] = offset + scale * (float)(in[4 + i] >> 4);
+	enum { HALF = PAL__PACK_GROUP / 2 };
+	const float scale = half_at(in), offset = half_at(in + 2);
+	const size_t half = (n + 1) / 2;
+	if (n == PAL__PACK_GROUP) { /* the usual case, so that compilers make vectors of it */
+		for (size_t i = 0; i < HALF; i++)
+			x[i] = offset + scale * (float)(in[4 + i] & 15);
+		for (size_t i = 0; i < HALF; i++)
+			x[HALF + i] = offset + scale * (float)(in[4 + i] >> 4);
+		return;
 	}
-	memcpy(x, pair, n * sizeof *x);
+	for (size_t i = 0; i < n; i++) {
+		int code = i < half ? in[4 + i] & 15 : in[4 + i - half] >> 4;
+		x[i] = offset + scale * (float)code;
+	}
 }
 
 /* --- rows -------------------------------------------------------------------- */

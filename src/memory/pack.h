@@ -6,8 +6,8 @@
  *   PAL__PACK_AFFINE4  4 + ceil(m / 2) a group       offset + scale * code, code 0 to 15
  *
  * An affine4 row is groups of 32 numbers, the last one of the m that are left: scale, offset
- * (halves), then the codes, number 2 i the low half of byte i and 2 i + 1 the high one. All is
- * little-endian. Every number is at most half a step from what it was (int8: largest / 127; a
+ * (halves), then the codes, number i the low half of byte i and i + ceil(m / 2) the high one. All
+ * is little-endian. Every number is at most half a step from what it was (int8: largest / 127; a
  * group: its range / 15, and what rounding scale and offset to halves adds).
  *
  * The bytes are the same on every machine: each operation is rounded on its own, and scale * code

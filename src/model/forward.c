@@ -29,7 +29,7 @@ typedef struct {
 	int64_t pos[PAL__ATTN_MAX_QUERIES];   /* ascending */
 	int64_t first[PAL__ATTN_MAX_QUERIES]; /* position they see, ascending */
 	size_t n, far;                        /* queries from `far` on see the far rows */
-	uint8_t *rows;
+	uint8_t *rows, *block;                /* block: space for one that is packed */
 } query_run;
 
 /* --- scratch ------------------------------------------------------------------ */
@@ -48,7 +48,7 @@ static bool lay_out(pal__scratch *s, const pal_model *m, int n_rows, pal__arena 
 	       kv = h->n_kv_heads * h->head_dim;
 	size_t widest = max_size(max_size(h->n_embd, heads), h->n_ff), f = sizeof(float);
 	size_t stride = (h->head_dim + 15) & ~(size_t)15;
-	s->worker_bytes = pal__arena_need(sizeof(query_run)) +
+	s->worker_bytes = pal__arena_need(sizeof(query_run)) + pal__kv_space(h->head_dim) +
 			  PAL__ATTN_MAX_QUERIES * (stride * f + pal__attn_row(h->head_dim));
 	struct {
 		void **to;
@@ -336,7 +336,7 @@ static void begin(const attention *t, query_run *r, const float *vectors, size_t
 	for (size_t i = from; i < r->n; i++) {
 		r->q[i].q = vectors + r->at[i] * hd;
 		r->q[i].row = r->rows + i * pal__attn_row(hd);
-		if (r->kv->shape.kind == PAL__KV_INT16)
+		if (pal__kv_is_int(r->kv->shape.kind))
 			t->a->k->attn_begin(r->q[i].q, hd, r->rows + i * pal__attn_row(hd));
 	}
 }
@@ -346,7 +346,7 @@ static void attend_far(const attention *t, size_t head, query_run *r)
 	size_t rows = r->kv->far_rows, n = r->n - r->far;
 	begin(t, r, r->kv->shape.original ? t->a->s->q : t->a->s->q_far, r->far);
 	for (size_t b = 0; b * PAL__ATTN_BLOCK < rows; b++) {
-		pal__attn_kv block = pal__kv_far_block(r->kv, t->layer, head, b);
+		pal__attn_kv block = pal__kv_far_block(r->kv, t->a->k, t->layer, head, b, r->block);
 		size_t left = rows - b * PAL__ATTN_BLOCK;
 		block.scale = t->a->h->attn_scale;
 		for (size_t i = r->far; i < r->n; i++) {
@@ -364,11 +364,11 @@ static void attend_near(const attention *t, size_t head, query_run *r)
 	begin(t, r, t->a->s->q, 0);
 	for (int64_t b = r->first[0] / PAL__ATTN_BLOCK; b < end; b++) {
 		int64_t start = b * PAL__ATTN_BLOCK;
-		pal__attn_kv block = pal__kv_block(r->kv, t->layer, head, b);
+		pal__attn_kv block = pal__kv_block(r->kv, t->a->k, t->layer, head, b, r->block);
 		size_t from = 0, to;
 		block.scale = t->a->h->attn_scale;
 		if (b + 1 < end)
-			block.next = pal__kv_block(r->kv, t->layer, head, b + 1).k;
+			block.next = pal__kv_next(r->kv, t->layer, head, b + 1);
 		while (r->pos[from] < start)
 			from++;
 		for (to = from; to < r->n && r->first[to] < start + PAL__ATTN_BLOCK; to++) {
@@ -410,7 +410,8 @@ static void attend_item(void *arg, size_t item, int worker)
 	uint8_t *space = t->a->s->workers + (size_t)worker * t->a->s->worker_bytes;
 	query_run *r = (void *)space;
 	end = at + t->queries < end ? at + t->queries : end;
-	r->rows = space + pal__arena_need(sizeof *r);
+	r->block = space + pal__arena_need(sizeof *r);
+	r->rows = r->block + pal__kv_space(hd);
 	float *acc = (float *)(void *)(r->rows + PAL__ATTN_MAX_QUERIES * pal__attn_row(hd));
 	for (; at < end; at += r->n) {
 		take_run(t, r, head, at, end);

@@ -119,13 +119,6 @@ static pal_status spend(pal_session_options *o, pal__kv_shape *shape, pal_error 
 	return PAL_OK;
 }
 
-static pal__kv_kind kind_of(pal_kv_type type)
-{
-	return type == PAL_KV_I16   ? PAL__KV_INT16
-	       : type == PAL_KV_F16 ? PAL__KV_HALF
-				    : PAL__KV_FLOAT;
-}
-
 pal_status pal__session_plan(const pal_model *m, const pal_session_options *options,
 			     pal_session_options *out, pal__kv_shape *shape, pal_error *err)
 {
@@ -145,14 +138,16 @@ pal_status pal__session_plan(const pal_model *m, const pal_session_options *opti
 	if (o.n_batch < 0 || o.n_batch > PAL_MAX_BATCH)
 		return pal__fail(err, PAL_EINVAL, "a batch of %d tokens: 1 to %d are possible",
 				 o.n_batch, PAL_MAX_BATCH);
-	if (o.kv_type != PAL_KV_I16 && o.kv_type != PAL_KV_F16 && o.kv_type != PAL_KV_F32)
+	pal__kv_shape kept = {0};
+	if (!pal__kv_of_type(o.kv_type, &kept))
 		return pal__fail(err, PAL_EINVAL, "K/V type %d is not known", (int)o.kv_type);
 	o.n_batch = o.n_batch ? o.n_batch : PAL_MAX_BATCH;
 	*shape = (pal__kv_shape){.n_layers = h->n_layers,
 				 .n_kv_heads = h->n_kv_heads,
 				 .head_dim = h->head_dim,
 				 .n_ctx = o.n_ctx,
-				 .kind = kind_of(o.kv_type),
+				 .kind = kept.kind,
+				 .packed = kept.packed,
 				 .slide = h->window,
 				 .slide_every = h->window_every,
 				 .piece = ((size_t)o.n_batch + 62) / PAL__ATTN_BLOCK + 1};

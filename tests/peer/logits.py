@@ -11,6 +11,8 @@ logits' standard deviation. Bars:
   F32, F16, BF16 weights, i16 K/V    at most 3e-4 (16 bits a value, the default)
   the same with f16 K/V              at most 3e-4, or what rounding K and V to half floats alone
                                      costs on that model (column "floor"; at most 2 % above it)
+  the same with int8, affine4 K/V    what rounding K and V so alone costs on that model (the floors
+                                     after their columns), at most 5 % above it
   other weights, i16 K/V             at most llama.cpp's error in the same run
   greedy, 64 tokens, F32 weights     llama.cpp's tokens
 
@@ -44,12 +46,14 @@ from mkmodel import Spec  # noqa: E402
 
 SHARED = ROOT.parent / "shared"
 EXACT_BAR, HALF_BAR, FLOOR_SLACK = 1e-5, 3e-4, 1.02
+FEW_BITS, FEW_SLACK = ("int8", "affine4"), 1.05
 COARSE_BAR = 0.1         # what no right reading of a quantised model exceeds
 PEER_BAR = 1e-3          # between llama.cpp and the oracle with half-float K/V, F32 weights
 LAYOUT_BAR = 1e-4        # the same where only the embedding is quantised
 LEAD, GREEDY, PROMPT = 4e-3, 64, 32
 PAIRS = (("pal f32", "pal_f32"), ("pal i16", "pal_i16"), ("pal f16", "pal_f16"),
-         ("peer", "peer"), ("floor", "floor"))
+         ("peer", "peer"), ("floor", "floor"), ("int8", "pal_int8"), ("floor", "floor_int8"),
+         ("affine4", "pal_affine4"), ("floor", "floor_affine4"))
 
 
 # --- the models ---
@@ -97,7 +101,7 @@ def engines(args, path, ids, exact):
     """{name: error} of pal and the peer for one model."""
     out = {}
     if args.pal != "-":
-        for kv in ("f32", "i16", "f16"):
+        for kv in ("f32", "i16", "f16", *FEW_BITS):
             raw = harness.run([args.pal, "logits", path, "-t", "2", "--kv-type", kv], ids)
             out["pal_" + kv] = oracle.error(harness.rows(raw, len(ids), "pal"), exact)
     if args.peer:  # one thread: its spinning threads stall each other on busy cores
@@ -145,8 +149,10 @@ def measure(job):
         row |= engines(args, path, ids, exact)
         raw = row.pop("peer_raw", None)
         if row["float"]:
-            half = oracle.Model(path, half_kv=True).logits(ids)
+            half = oracle.Model(path, kv="f16").logits(ids)
             row["floor"] = oracle.error(half, exact)
+            for kv in FEW_BITS:
+                row["floor_" + kv] = oracle.error(oracle.Model(path, kv=kv).logits(ids), exact)
             if raw and types == {"f32"}:
                 row["peer_to_half"] = oracle.error(harness.rows(raw, len(ids), "peer"), half)
         if with_greedy and args.peer:
@@ -166,7 +172,7 @@ def layout(job):
     mkmodel.write(path, Spec(layers=1, embd=kind, output="f32", tied=False, seed=3))
     ids = np.random.default_rng(0).integers(0, 512, 100)
     raw = harness.run([args.peer, "logits", path, "-t", "1"], ids)
-    want = oracle.Model(path, half_kv=True).logits(ids)
+    want = oracle.Model(path, kv="f16").logits(ids)
     return oracle.error(harness.rows(raw, 100, "peer"), want)
 
 
@@ -188,6 +194,10 @@ def judge_pal(tap, row, no_peer):
         bar = max(HALF_BAR, floor * FLOOR_SLACK)
         what = f"{HALF_BAR:.0e}" if bar == HALF_BAR else f"rounding K/V alone, {floor:.2e} + 2 %"
         tap.check(half <= bar, f"{name}: f16 K/V {half:.2e} <= {what}", again)
+        for kv in FEW_BITS:
+            got, least = row["pal_" + kv], row["floor_" + kv]
+            tap.check(got <= least * FEW_SLACK,
+                      f"{name}: {kv} K/V {got:.2e} <= rounding K/V alone, {least:.2e} + 5 %", again)
     elif no_peer:
         tap.check(default <= COARSE_BAR, f"{name}: error {default:.2e} <= {COARSE_BAR}", again)
         tap.skip(f"{name}: no worse than llama.cpp", no_peer)

@@ -28,6 +28,7 @@ import mkmodel  # noqa: E402
 import quants  # noqa: E402
 
 BATCHES, THREADS = (1, 2, 3, 7, 8, 16, 64, 512), (1, 2, 3, 8)
+KV_TYPES = ("i16", "f16", "f32", "int8", "affine4")
 TYPES = (*quants.TYPES, "mixed")  # 16, and 4 architectures
 NEEDS = {  # what an x86 processor must offer for each instruction set
     "scalar": set(), "avx2": {"avx2", "fma", "f16c"},
@@ -58,7 +59,7 @@ class Round:
         self.rng = np.random.default_rng([seed, 11])
         n = int(self.rng.integers(40, 101))
         self.ids = self.rng.integers(0, self.spec.vocab, n)
-        self.kv = ("i16", "f16", "f32")[int(self.rng.integers(3))]
+        self.kv = KV_TYPES[int(self.rng.integers(len(KV_TYPES)))]
 
     def variants(self, sets):
         """Options to compare: each axis alone, then random combinations."""

@@ -248,7 +248,7 @@ static bool start(player *p)
 	static const int batches[] = {1, 2, 3, 7, 8, 16, 64, 100, PAL_MAX_BATCH};
 	pal_error err;
 	p->options = (pal_session_options){.n_ctx = 1 + below(p, below(p, 4) ? MAX_LOG : 20),
-					   .kv_type = (pal_kv_type)below(p, PAL_KV_F32 + 1),
+					   .kv_type = (pal_kv_type)below(p, PAL_KV_AFFINE4 + 1),
 					   .n_batch = batches[below(p, 9)]};
 	size_t bytes = (size_t)MAX_LOG * (size_t)p->n_vocab * sizeof(float);
 	p->got = pal__alloc(bytes);

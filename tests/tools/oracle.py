@@ -17,13 +17,37 @@ import gguf
 QUERY_ROWS = 512  # queries at a time, to bound the attention matrix
 
 
-class Model:
-    """A GGUF file's hyper-parameters and exact weights. half_kv: K and V are rounded to half
-    floats, as caches keep them: the least error that any engine with such a cache can have."""
+def half(x):
+    return x.astype(np.float16).astype(np.float64)
 
-    def __init__(self, path, half_kv=False):
+
+def int8(x):
+    """8 bits and a scale for each head of each position. x: [n][heads][d]"""
+    step = np.abs(x).max(axis=-1, keepdims=True) / 127
+    return np.rint(x / np.where(step > 0, step, 1)) * step
+
+
+def affine4(x):
+    """4 bits, with a scale and an offset (halves) for each 32 values, the last ones fewer."""
+    parts = []
+    for part in np.split(x, range(32, x.shape[-1], 32), axis=-1):
+        offset = half(part.min(axis=-1, keepdims=True))
+        step = half((part.max(axis=-1, keepdims=True) - offset) / 15)
+        code = np.rint((part - offset) / np.where(step > 0, step, np.inf))
+        parts.append(offset + step * np.clip(code, 0, 15))
+    return np.concatenate(parts, axis=-1)
+
+
+ROUNDINGS = {"exact": lambda x: x, "f16": half, "int8": int8, "affine4": affine4}
+
+
+class Model:
+    """A GGUF file's hyper-parameters and exact weights. kv: K and V are rounded as a cache of
+    this type (of ROUNDINGS) keeps them: the error of any engine with such a cache."""
+
+    def __init__(self, path, kv="exact"):
         f = gguf.File(path)
-        self.half_kv = half_kv
+        self.keep = ROUNDINGS[kv]
         self.tensors, self.meta = f.tensors, f.meta
         self.arch = f.meta["general.architecture"]
         if self.arch not in ("qwen3", "qwen2", "llama", "gemma3"):
@@ -125,8 +149,7 @@ class Model:
             q, k = self.norm(q, b + "attn_q_norm"), self.norm(k, b + "attn_k_norm")
         cos, sin = self.rotation(layer, n)
         q, k = self.rotate(q, cos, sin) * self.query_scale, self.rotate(k, cos, sin)
-        if self.half_kv:
-            k, v = (a.astype(np.float16).astype(np.float64) for a in (k, v))
+        k, v = self.keep(k), self.keep(v)
         group = self.heads // self.kv_heads
         q = q.reshape(n, self.kv_heads, group, hd).transpose(1, 2, 0, 3)
         k, v = k.transpose(1, 2, 0)[:, None], v.transpose(1, 0, 2)[:, None]

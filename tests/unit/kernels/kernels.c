@@ -247,6 +247,14 @@ static bool test_vectors(const pal__kernels *k, bool hostile)
 		good = good && (!hostile ? fabsf(a[i] * da - x[i]) <= da * 0.51f : true);
 	}
 	good = same(a, b, n, "to_int16") && same(&da, &db, 1, "to_int16's scale") && good;
+	int8_t *ba = (int8_t *)ha, *bb = (int8_t *)hb;
+	da = r->to_int8(x, n, ba), db = k->to_int8(x, n, bb);
+	for (size_t i = 0; i < n; i++) {
+		a[i] = ba[i];
+		b[i] = bb[i];
+		good = good && (!hostile ? fabsf(a[i] * da - x[i]) <= da * 0.5001f : true);
+	}
+	good = same(a, b, n, "to_int8") && same(&da, &db, 1, "to_int8's scale") && good;
 	give(x, bytes), give(w, bytes), give(a, bytes), give(b, bytes), give(ha, bytes),
 		give(hb, bytes);
 	return good;

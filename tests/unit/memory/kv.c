@@ -8,7 +8,15 @@
 
 #include "kernels/half.h"
 
-static const pal__kv_kind kinds[] = {PAL__KV_FLOAT, PAL__KV_HALF, PAL__KV_INT16};
+static const pal_kv_type types[] = {PAL_KV_F32, PAL_KV_F16, PAL_KV_I16, PAL_KV_INT8,
+				    PAL_KV_AFFINE4};
+#define N_TYPES (sizeof types / sizeof types[0])
+
+static pal__kv_shape shape_of(pal_kv_type type, pal__kv_shape shape)
+{
+	assert_true(pal__kv_of_type(type, &shape));
+	return shape;
+}
 
 static void open_kv(pal__kv *kv, pal__arena *arena, const pal__kv_shape *shape)
 {
@@ -92,17 +100,19 @@ static void needs(void **state)
 {
 	size_t one, two, bytes;
 	(void)state;
-	for (int k = 0; k < 3; k++) {
-		pal__kv_shape shape = {.n_layers = 3,
-				       .n_kv_heads = 2,
-				       .head_dim = 48,
-				       .n_ctx = 64,
-				       .kind = kinds[k]};
+	for (size_t t = 0; t < N_TYPES; t++) {
+		/* Of a position: K and V, two scales for integers; two groups of 4 bits each. */
+		static const size_t of_position[] = {[PAL_KV_F32] = 2 * 48 * 4,
+						     [PAL_KV_F16] = 2 * 48 * 2,
+						     [PAL_KV_I16] = 2 * 48 * 2 + 8,
+						     [PAL_KV_INT8] = 2 * 48 + 8,
+						     [PAL_KV_AFFINE4] = 2 * (4 + 16 + 4 + 8)};
+		pal__kv_shape shape = shape_of(types[t], (pal__kv_shape){.n_layers = 3,
+									 .n_kv_heads = 2,
+									 .head_dim = 48,
+									 .n_ctx = 64});
 		assert_true(pal__kv_need(&shape, &one));
-		/* K and V, two scales a position for int16. */
-		size_t element = kinds[k] == PAL__KV_FLOAT ? 4 : 2;
-		size_t scales = kinds[k] == PAL__KV_INT16 ? 8 : 0;
-		assert_int_equal(one, 3 * 2 * 64 * (2 * 48 * element + scales));
+		assert_int_equal(one, 3 * 2 * 64 * of_position[types[t]]);
 		shape.n_ctx = 65; /* another block */
 		assert_true(pal__kv_need(&shape, &two));
 		assert_int_equal(two, 2 * one);
@@ -116,6 +126,9 @@ static void needs(void **state)
 				    .n_ctx = PAL_MAX_CONTEXT,
 				    .kind = PAL__KV_FLOAT};
 	assert_false(pal__kv_need(&most, &bytes));
+	pal__kv_shape none = {0};
+	assert_false(pal__kv_of_type((pal_kv_type)5, &none));
+	assert_false(pal__kv_of_type((pal_kv_type)-1, &none));
 }
 
 /* --- what is stored ---------------------------------------------------------------- */
@@ -134,36 +147,45 @@ static float element(pal__kv_kind kind, const void *data, size_t at)
 				     : pal__half_float(((const uint16_t *)data)[at]);
 }
 
-/* The int16 of lane `lane`, number i of n, in the planes at `data`. */
-static float of_planes(const void *data, size_t lanes, size_t n, size_t lane, size_t i)
+/* The int16 of lane `lane`, number i of n, in the planes at `data`; low: its low byte's too. */
+static float of_planes(const void *data, bool low, size_t lanes, size_t n, size_t lane, size_t i)
 {
 	const uint8_t *p = (const uint8_t *)data + pal__attn_at(n, lane, i);
-	return (float)((int8_t)*p * 256 + p[pal__attn_plane(lanes, n)]);
+	return (float)((int8_t)*p * 256 + (low ? p[pal__attn_plane(lanes, n)] : 0));
 }
 
 /* Dimension d of K (of V: which = 1) at `place`. */
 static float stored(const pal__attn_kv *b, int which, size_t place, size_t d)
 {
 	size_t hd = b->head_dim, stride = (hd + 15) & ~(size_t)15;
-	if (b->kind == PAL__KV_INT16)
-		return which ? of_planes(b->v, hd, PAL__ATTN_BLOCK, d, place) * b->v_scale[place]
-			     : of_planes(b->k, PAL__ATTN_BLOCK, hd, place, d) * b->k_scale[place];
+	bool low = b->kind == PAL__KV_INT16;
+	if (pal__kv_is_int(b->kind))
+		return which ? of_planes(b->v, low, hd, PAL__ATTN_BLOCK, d, place) *
+				       b->v_scale[place]
+			     : of_planes(b->k, low, PAL__ATTN_BLOCK, hd, place, d) *
+				       b->k_scale[place];
 	return which ? element(b->kind, b->v, place * stride + d)
 		     : element(b->kind, b->k, d * PAL__ATTN_BLOCK + place);
 }
 
-/* What storing x may change: nothing, to a half, or half a step of the largest / 32767
- * (and some: the product with 1 / d is rounded too). */
-static void close_enough(pal__kv_kind kind, float got, float x, float largest)
+/* What storing x may change: nothing, to a half, or half a step of the largest / 32767 or / 127
+ * (and some: the product with 1 / d is rounded too), or half of the range / 15. */
+static void close_enough(const pal__kv *kv, float got, float x, float largest)
 {
-	float error = __builtin_fabsf(got - x);
-	if (kind == PAL__KV_FLOAT)
-		assert_true(got == x);
-	else if (kind == PAL__KV_HALF)
-		assert_true(got == pal__half_float(pal__float_half(x)));
-	else if (error > 0.51f * largest / 32767)
+	float error = __builtin_fabsf(got - x), most = 0.51f * largest / 32767;
+	if (kv->shape.packed)
+		most = 0.505f * 2 * largest / 15 + largest * 0x1p-9f;
+	else if (kv->shape.kind == PAL__KV_INT8)
+		most = 0.501f * largest / 127;
+	else if (kv->shape.kind == PAL__KV_HALF)
+		most = __builtin_fabsf(pal__half_float(pal__float_half(x)) - x);
+	else if (kv->shape.kind == PAL__KV_FLOAT)
+		most = 0;
+	if (!(error <= most))
 		fail_msg("%a became %a", (double)x, (double)got);
 }
+
+static uint8_t space[1 << 16] __attribute__((aligned(PAL__ALIGN))); /* for packed blocks */
 
 /* Sinks are far rows from the start; restored rows follow them, K and V each on their own. */
 static void far_rows(void **state)
@@ -171,16 +193,15 @@ static void far_rows(void **state)
 	const pal__kernels *kernels;
 	(void)state;
 	assert_int_equal(pal__kernels_choose(NULL, &kernels, NULL), 0);
-	for (int kind = 0; kind < 3; kind++) {
-		const pal__kv_shape shape = {.n_layers = 2,
-					     .n_kv_heads = 2,
-					     .head_dim = 2,
-					     .n_ctx = 1000,
-					     .kind = kinds[kind],
-					     .sink = 3,
-					     .window = 60,
-					     .piece = 1,
-					     .slots = 96};
+	for (size_t t = 0; t < N_TYPES; t++) {
+		const pal__kv_shape shape = shape_of(types[t], (pal__kv_shape){.n_layers = 2,
+									       .n_kv_heads = 2,
+									       .head_dim = 2,
+									       .n_ctx = 1000,
+									       .sink = 3,
+									       .window = 60,
+									       .piece = 1,
+									       .slots = 96});
 		pal__kv kv;
 		pal__arena arena;
 		open_kv(&kv, &arena, &shape);
@@ -196,10 +217,10 @@ static void far_rows(void **state)
 					  (float[]){0, 102 - (float)row});
 		}
 		for (size_t row = 0; row < 99; row++) {
-			pal__attn_kv b = pal__kv_far_block(&kv, 1, 1, row / 64);
-			close_enough(kinds[kind], stored(&b, 0, row % 64, 0), (float)row + 1,
+			pal__attn_kv b = pal__kv_far_block(&kv, kernels, 1, 1, row / 64, space);
+			close_enough(&kv, stored(&b, 0, row % 64, 0), (float)row + 1,
 				     (float)row + 1);
-			close_enough(kinds[kind], stored(&b, 1, row % 64, 1), (float)row + 1,
+			close_enough(&kv, stored(&b, 1, row % 64, 1), (float)row + 1,
 				     (float)row + 1);
 		}
 		kv.far_rows = 99;
@@ -208,20 +229,30 @@ static void far_rows(void **state)
 	}
 }
 
-static void check_head(const pal__kv *kv, size_t layer, size_t head, int64_t pos)
+static void check_head(const pal__kv *kv, const pal__kernels *kernels, size_t layer, size_t head,
+		       int64_t pos)
 {
 	size_t hd = kv->shape.head_dim, stride = (hd + 15) & ~(size_t)15;
 	size_t place = (size_t)pos % PAL__ATTN_BLOCK;
-	pal__attn_kv b = pal__kv_block(kv, layer, head, pos / PAL__ATTN_BLOCK);
-	float k_max = 0, v_max = 0;
+	int64_t block = pos / PAL__ATTN_BLOCK;
+	pal__attn_kv b = pal__kv_block(kv, kernels, layer, head, block, space);
+	float k_max = 0, v_max = 0, k[128], v[128];
+	assert_true(pal__kv_space(hd) <= sizeof space);
+	assert_true(pal__kv_next(kv, layer, head, block) == (kv->shape.packed ? NULL : b.k));
 	assert_true(b.kind == kv->shape.kind && b.head_dim == hd);
 	for (size_t d = 0; d < hd; d++) {
 		k_max = __builtin_fmaxf(k_max, __builtin_fabsf(value(layer, head, pos, d, 0)));
 		v_max = __builtin_fmaxf(v_max, __builtin_fabsf(value(layer, head, pos, d, 1)));
 	}
 	for (size_t d = 0; d < hd; d++) {
-		close_enough(b.kind, stored(&b, 0, place, d), value(layer, head, pos, d, 0), k_max);
-		close_enough(b.kind, stored(&b, 1, place, d), value(layer, head, pos, d, 1), v_max);
+		close_enough(kv, stored(&b, 0, place, d), value(layer, head, pos, d, 0), k_max);
+		close_enough(kv, stored(&b, 1, place, d), value(layer, head, pos, d, 1), v_max);
+	}
+	pal__kv_load(kv, layer, head, pos, k, v);
+	for (size_t d = 0; d < hd; d++) { /* packed ones without rounding again */
+		float most = kv->shape.packed ? 0x1p-15f : 0;
+		assert_true(__builtin_fabsf(k[d] - stored(&b, 0, place, d)) <= most * k_max);
+		assert_true(__builtin_fabsf(v[d] - stored(&b, 1, place, d)) <= most * v_max);
 	}
 	for (size_t d = hd; d < stride; d++) /* padding is zero */
 		assert_true(stored(&b, 1, place, d) == 0);
@@ -245,19 +276,20 @@ static void stores(void **state)
 	static const size_t dims[] = {2, 16, 18, 40, 80, 128};
 	static const char *const isas[] = {"scalar", NULL};
 	(void)state;
-	for (int k = 0; k < 3; k++)
+	for (size_t t = 0; t < N_TYPES; t++)
 		for (size_t i = 0; i < sizeof dims / sizeof dims[0]; i++)
 			for (int isa = 0; isa < 2; isa++) {
-				const pal__kv_shape shape = {.n_layers = 2,
-							     .n_kv_heads = 3,
-							     .head_dim = dims[i],
-							     .n_ctx = 131,
-							     .kind = kinds[k]};
+				const pal__kv_shape shape =
+					shape_of(types[t], (pal__kv_shape){.n_layers = 2,
+									   .n_kv_heads = 3,
+									   .head_dim = dims[i],
+									   .n_ctx = 131});
 				const pal__kernels *kernels;
 				pal__kv kv;
 				pal__arena arena;
 				assert_int_equal(pal__kernels_choose(isas[isa], &kernels, NULL), 0);
 				open_kv(&kv, &arena, &shape);
+				memset(space, 0, sizeof space);
 				for (size_t n = 0; n < 2 * 3 * 131; n++) {
 					size_t at =
 						n * 77 % (2 * 3 * 131); /* 77: no common factor */
@@ -265,7 +297,8 @@ static void stores(void **state)
 						   (int64_t)(at / 6));
 				}
 				for (size_t at = 0; at < 2 * 3 * 131; at++)
-					check_head(&kv, at % 2, at / 2 % 3, (int64_t)(at / 6));
+					check_head(&kv, kernels, at % 2, at / 2 % 3,
+						   (int64_t)(at / 6));
 				pal__arena_free(&arena);
 			}
 }
@@ -274,12 +307,11 @@ static void stores(void **state)
 static void again(void **state)
 {
 	(void)state;
-	for (int k = 0; k < 3; k++) {
-		const pal__kv_shape shape = {.n_layers = 1,
-					     .n_kv_heads = 1,
-					     .head_dim = 24,
-					     .n_ctx = 100,
-					     .kind = kinds[k]};
+	for (size_t t = 0; t < N_TYPES; t++) {
+		const pal__kv_shape shape = shape_of(types[t], (pal__kv_shape){.n_layers = 1,
+									       .n_kv_heads = 1,
+									       .head_dim = 24,
+									       .n_ctx = 100});
 		const pal__kernels *kernels;
 		pal__kv kv, fresh;
 		pal__arena arena, other;

@@ -110,7 +110,7 @@ static void format(void **unused)
 	const float x[3] = {-254, 1, 127}, z[3] = {-1, 14, 2};
 	const uint8_t half[] = {0xf0, 0xdb, 0x00, 0x3c, 0xf0, 0x57};
 	const uint8_t int8[] = {0, 0, 0, 0x40, 0x81, 0, 0x40}; /* 0.5 and 63.5: ties to even */
-	const uint8_t affine[] = {0x00, 0x3c, 0x00, 0xbc, 0xf0, 0x03};
+	const uint8_t affine[] = {0x00, 0x3c, 0x00, 0xbc, 0x30, 0x0f};
 	uint8_t bytes[8];
 	(void)unused;
 	assert_int_equal(pal__pack_bytes(PAL__PACK_F16, 3), sizeof half);

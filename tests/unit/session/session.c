@@ -42,9 +42,9 @@ static pal_session *open_session(const pal_session_options *o)
 static void memory(void **state)
 {
 	static const int batches[] = {0, 1, 7, 512};
-	uint64_t kv[3], scratch, more_kv, more_scratch;
+	uint64_t kv[5], scratch, more_kv, more_scratch;
 	(void)state;
-	for (int type = PAL_KV_I16; type <= PAL_KV_F32; type++)
+	for (int type = PAL_KV_I16; type <= PAL_KV_AFFINE4; type++)
 		for (int i = 0; i < 4; i++) {
 			const pal_session_options o = {
 				.n_ctx = 100, .kv_type = (pal_kv_type)type, .n_batch = batches[i]};
@@ -61,6 +61,7 @@ static void memory(void **state)
 		}
 	assert_true(kv[PAL_KV_F16] < kv[PAL_KV_I16] && kv[PAL_KV_I16] < kv[PAL_KV_F32]);
 	assert_int_equal(kv[PAL_KV_F32], 2 * kv[PAL_KV_F16]);
+	assert_true(kv[PAL_KV_AFFINE4] < kv[PAL_KV_INT8] && kv[PAL_KV_INT8] < kv[PAL_KV_F16]);
 	/* No options: the trained context and the largest batch. */
 	const pal_session_options all = {.n_ctx = model->h.n_ctx_train, .n_batch = PAL_MAX_BATCH};
 	assert_int_equal(pal_session_need(model, NULL, &kv[0], &scratch, NULL), PAL_OK);
