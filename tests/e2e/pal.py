@@ -18,7 +18,7 @@ from tap import TapRunner
 from terminal import Terminal
 
 PAL, MODEL, MANPAGE = (os.path.abspath(a) for a in sys.argv[1:4])
-COMMANDS = ("run", "chat", "tokenize", "logits", "inspect", "bench")
+COMMANDS = ("run", "chat", "tokenize", "logits", "inspect", "bench", "fit")
 PROMPT = "Hello, there. The answer is"
 
 
