@@ -517,7 +517,8 @@ static pal__sample_spec spec_of(const struct run *r, uint64_t seed, int n_facts)
 	return spec;
 }
 
-/* Another session of the same kind, about another sample. */
+/* Another session of the same kind, about another sample; longer, so that it has kept every chunk
+ * that a question may ask for. */
 static pal_status open_other(struct run *r, const pal__recall_arm *a, struct group *g)
 {
 	const pal_session_options o = arm_options(r, a);
@@ -526,7 +527,15 @@ static pal_status open_other(struct run *r, const pal__recall_arm *a, struct gro
 	pal_status s = pal__sample_new(r->tasks, r->model, &spec, &g->other_sample, r->err);
 	if (!s)
 		s = pal_session_open(r->model, &o, &g->other, r->err);
-	return s ? s : feed(r, g->other, g->other_sample, &hash);
+	if (!s)
+		s = feed(r, g->other, g->other_sample, &hash);
+	for (size_t more = 0, n; more < PIECE && !s; more += n) {
+		const int32_t *ids;
+		s = pal__sample_filler(g->other_sample, PIECE, &ids, &n, r->err);
+		if (!s)
+			s = pal_session_append(g->other, ids, n, NULL, NULL, NULL, r->err);
+	}
+	return s;
 }
 
 static pal_status run_arm(struct run *r, const pal__recall_arm *a, struct group *g)
@@ -776,6 +785,11 @@ static json_t *parameters(const struct run *r)
 	snprintf(seed, sizeof seed, "%" PRIu64, p->seed);
 	snprintf(tasks, sizeof tasks, "%016" PRIx64, a);
 	snprintf(filler, sizeof filler, "%016" PRIx64, b);
+	static const int bits[] = {[PAL_KV_I16] = 16,
+				   [PAL_KV_F16] = 16,
+				   [PAL_KV_F32] = 32,
+				   [PAL_KV_INT8] = 8,
+				   [PAL_KV_AFFINE4] = 5};
 	int64_t values = 2 * (int64_t)r->info.n_layers * r->info.n_kv_heads * r->info.head_dim;
 	return json_pack(
 		"{s:s, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:i, s:i, "
@@ -791,7 +805,7 @@ static json_t *parameters(const struct run *r)
 		(json_int_t)p->options.kv_budget, "disk_budget", (json_int_t)o->disk_budget,
 		"exact_full_layers", o->exact_full_layers, "restore_prefill", o->restore_prefill,
 		"restore_generated", !o->no_restore_generated, "chunk_bytes",
-		(json_int_t)(span * values * (o->kv_type == PAL_KV_F32 ? 4 : 2)), "restored_max",
+		(json_int_t)(span * values * bits[o->kv_type] / 8), "restored_max",
 		(json_int_t)(slots * span), "left", o->left);
 }
 
