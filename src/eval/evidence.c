@@ -95,6 +95,7 @@ static pal_status whole(const struct evidence *e, const json_t *object, const ch
 			const char *name, int64_t least, int64_t most, int64_t *out)
 {
 	json_t *j = json_object_get(object, name);
+	*out = 0;
 	if (!json_is_integer(j) || json_integer_value(j) < least || json_integer_value(j) > most)
 		return bad(e, "%s: %s must be a whole number from %" PRId64 " to %" PRId64, where,
 			   name, least, most);

@@ -81,9 +81,9 @@ static char *text_of(const int32_t *ids, size_t n)
 /* Between < and >. */
 static void key_of(const char *text, char key[32])
 {
-	const char *from = strchr(text, '<'), *to = from ? strchr(from, '>') : NULL;
-	assert_non_null(to);
-	snprintf(key, 32, "%.*s", (int)(to - from - 1), from + 1);
+	size_t from = strcspn(text, "<"), n = strcspn(text + from, ">");
+	assert_true(text[from] && text[from + n]);
+	snprintf(key, 32, "%.*s", (int)n - 1, text + from + 1);
 }
 
 static void places(void **state)
