@@ -235,7 +235,7 @@ static pal_session_options arm_options(const struct run *r, const pal__recall_ar
 	}
 	/* Room for what comes after the log, where room has to be made. */
 	bool keeps_all = a->policy == PAL_KV_FULL || o.exact_full_layers;
-	o.n_ctx = keeps_all ? r->length + (r->turns ? 1 << 16 : 4096) : 0;
+	o.n_ctx = keeps_all ? r->length + (r->turns ? 1 << 16 : 2 * PIECE) : 0;
 	return o;
 }
 
