@@ -205,6 +205,7 @@ struct run {
 	int32_t *piece;        /* [PIECE] of a log */
 	json_t *logs, *texts;
 	uint64_t done, total;
+	int64_t asked; /* questions at this length */
 	pal_error *err;
 	/* Of the sample under way. */
 	pal__sample *sample;
@@ -500,6 +501,9 @@ static bool same_session(const pal__recall_arm *a, const pal__recall_arm *b)
 static bool takes_part(const struct run *r, const pal__recall_arm *a)
 {
 	if (r->turns && (a->control || a->selection))
+		return false;
+	/* The kinds together are enough to see that a broken arm forgets. */
+	if (a->control && r->asked >= PAL__EVIDENCE_MIN)
 		return false;
 	return a->policy != PAL_KV_FULL || r->length <= r->plan->oracle_max;
 }
@@ -842,8 +846,9 @@ static pal_status run_length(struct run *r, int l)
 	facts = facts_of(plan, r->length);
 	/* Whole rounds of the kinds, so that each gets its number. */
 	facts = facts > plan->n_kinds ? facts - facts % plan->n_kinds : plan->n_kinds;
-	for (int64_t asked = 0, i = 0; asked < all && !s; asked += facts, i++) {
-		r->n_facts = (int)(facts < all - asked ? facts : all - asked);
+	r->asked = 0;
+	for (int64_t i = 0; r->asked < all && !s; r->asked += r->n_facts, i++) {
+		r->n_facts = (int)(facts < all - r->asked ? facts : all - r->asked);
 		r->seed = plan->seed + (uint64_t)(l + 1) * 0x9e3779b97f4a7c15u +
 			  (uint64_t)(i + 1) * 0xbf58476d1ce4e5b9u;
 		s = run_log(r);

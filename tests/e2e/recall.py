@@ -168,7 +168,7 @@ class Recall(unittest.TestCase):
                 (liveness, "figures: recompute, key at 700"),
                 (seen, "is not out of sight"), (twice, "the same log twice"),
                 (verdict, "verdicts: recompute"),
-                (lambda e: e["logs"][0]["runs"].pop(), "arm spill-affine4!random is missing"),
+                (lambda e: e["logs"][0]["runs"].pop(), r"arm spill-affine4!random at 700: 0 questions of 4"),
                 (lambda e: e["arms"].pop(1), "the arm window, .*is missing"),
                 (lambda e: e["figures"][1].update(high="@0.5"), "figures: oracle, hop at 700"),
                 (lambda e: e["model"].update(hash="12"), "model: hash")):
