@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/process.h"
 #include "cli/command.h"
 #include "cli/engine.h"
 #include "cli/output.h"

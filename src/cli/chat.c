@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/process.h"
 #include "cli/command.h"
 #include "cli/conversation.h"
 #include "cli/engine.h"

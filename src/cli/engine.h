@@ -34,10 +34,8 @@ typedef struct {
 #define PAL__OPTION_KV_TYPE(e)                                                                     \
 	PAL__CHOICE("kv-type", 0, &(e).kv_type, "i16|f16|f32|int8|affine4",                     \
 		    "how K/V is kept (default i16: 16 bits and a scale a head)")
-#define PAL__OPTIONS_KV(e)                                                                         \
-	PAL__CHOICE("kv", 0, &(e).kv, "full|window|restored",                                      \
-		    "which K/V is kept: all (default); the first and the last\n"                   \
-		    "tokens'; these, and what is brought back when it is needed"),                 \
+/* Of bounded sessions, whatever their policy and source. */
+#define PAL__OPTIONS_BOUNDED(e)                                                                    \
 	PAL__TEXT("kv-budget", 0, &(e).kv_budget, "BYTES",                                         \
 		  "bytes of K/V (K, M and G are known); the options below that\n"                  \
 		  "are not given are chosen to fill it"),                                          \
@@ -45,11 +43,6 @@ typedef struct {
 	PAL__INT("window", 0, &(e).window, 1, PAL_MAX_CONTEXT, "last tokens that stay (default 256)"), \
 	PAL__INT("restored", 0, &(e).slots, 1, PAL_MAX_SLOTS,                                      \
 		 "chunks of 32 tokens and margins that can be back at once (default 4)"),          \
-	PAL__CHOICE("positions", 0, &(e).positions, "compact|original",                            \
-		    "how far away what is brought back seems (default compact:\nright before the window)"), \
-	PAL__CHOICE("restore", 0, &(e).source, "recompute|spill|hidden|project",                   \
-		    "where it comes from: the tokens are read again (default); a\n"                \
-		    "file of K/V; a file of layer inputs; a fitted projection"),                   \
 	PAL__INT("left", 0, &(e).left, 1, 1024, "tokens read before a chunk (default 64)"),        \
 	PAL__INT("rounds", 0, &(e).rounds, 1, 64, "of selection at most (default 4)"),             \
 	PAL__INT("round-chunks", 0, &(e).round_chunks, 1, PAL_MAX_SLOTS,                           \
@@ -59,10 +52,20 @@ typedef struct {
 	PAL__FLAG("exact-full-layers", 0, &(e).exact_full_layers,                                  \
 		  "of a model with sliding layers, the others keep everything"),                   \
 	PAL__TEXT("side", 0, &(e).side_car, "FILE", "side-car of the model, by pal fit"),          \
-	PAL__CHOICE("spill-type", 0, &(e).spill_type, "f16|int8|affine4", "of --restore spill (default f16)"), \
 	PAL__TEXT("disk-budget", 0, &(e).disk_budget, "BYTES", "of the file of K/V (default: no limit)"), \
 	PAL__TEXT("disk-dir", 0, &(e).disk_dir, "DIR",                                             \
 		  "where the session's files are (default $TMPDIR or /var/tmp)")
+#define PAL__OPTIONS_KV(e)                                                                         \
+	PAL__CHOICE("kv", 0, &(e).kv, "full|window|restored",                                      \
+		    "which K/V is kept: all (default); the first and the last\n"                   \
+		    "tokens'; these, and what is brought back when it is needed"),                 \
+	PAL__CHOICE("positions", 0, &(e).positions, "compact|original",                            \
+		    "how far away what is brought back seems (default compact:\nright before the window)"), \
+	PAL__CHOICE("restore", 0, &(e).source, "recompute|spill|hidden|project",                   \
+		    "where it comes from: the tokens are read again (default); a\n"                \
+		    "file of K/V; a file of layer inputs; a fitted projection"),                   \
+	PAL__CHOICE("spill-type", 0, &(e).spill_type, "f16|int8|affine4", "of --restore spill (default f16)"), \
+	PAL__OPTIONS_BOUNDED(e)
 #define PAL__OPTION_DRAFT(e)                                                                       \
 	PAL__TEXT("draft", 0, &(e).draft, "SOURCE",                                                \
 		  "where drafts come from (default and, so far, only: none)")

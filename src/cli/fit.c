@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/process.h"
 #include "cli/command.h"
 #include "cli/engine.h"
 #include "cli/output.h"

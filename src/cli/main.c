@@ -11,6 +11,7 @@ static const pal__command *const commands[] = {
 #ifdef PAL_WITH_FIT
 	&pal__command_fit,
 #endif
+	&pal__command_recall, &pal__command_check,
 };
 
 #define N_COMMANDS (sizeof commands / sizeof *commands)
@@ -51,7 +52,8 @@ static void print_overview(FILE *to)
 
 static void print_help(FILE *to, const pal__command *c)
 {
-	fprintf(to, "usage: pal %s MODEL [OPTION]...\n\n%s\noptions:\n", c->name, c->about);
+	fprintf(to, "usage: pal %s %s [OPTION]...\n\n%s\noptions:\n", c->name,
+		c->operand ? c->operand : "MODEL", c->about);
 	pal__options_print(to, c->options);
 }
 
@@ -77,7 +79,8 @@ static int run(const pal__command *c, int argc, char **argv)
 			return 0;
 		}
 	}
-	if (pal__options_parse(argc - 1, argv + 1, c->options, &model, "the model file", &err))
+	if (pal__options_parse(argc - 1, argv + 1, c->options, &model,
+			       c->operand ? c->operand_is : "the model file", &err))
 		return usage_error(err.text, c->name);
 	if (c->run(model, &err)) {
 		fprintf(stderr, "pal: %s\n", err.text);

@@ -133,13 +133,6 @@ static const char *proc_field(const char *path, const char *name, char *buffer, 
 	return found;
 }
 
-uint64_t pal__process_memory(const char *field)
-{
-	char line[256];
-	const char *kb = proc_field("/proc/self/status", field, line, sizeof line);
-	return kb ? strtoull(kb, NULL, 10) * 1024 : 0;
-}
-
 /* --- JSON ----------------------------------------------------------------- */
 
 json_t *pal__json_text(const char *text, size_t n)

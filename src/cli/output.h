@@ -38,10 +38,6 @@ void pal__bar_end(pal__bar *b);
 /* "1.5 MB" and the like, powers of 1000. */
 const char *pal__human_bytes(uint64_t n, char buffer[32]);
 
-/* A line of /proc/self/status in bytes: "VmHWM", the peak of resident memory, or
- * "VmRSS"; 0 when unknown. */
-uint64_t pal__process_memory(const char *field);
-
 /* A JSON string of bytes; what is not UTF-8 becomes U+FFFD. NULL: no memory. */
 json_t *pal__json_text(const char *text, size_t n);
 json_t *pal__json_ids(const int32_t *ids, size_t n);

@@ -107,6 +107,7 @@ pal_status pal__facts_next(pal__facts *f, int32_t *ids, size_t n, pal_error *err
 		if (s != PAL_OK || !n || f->n)
 			continue;
 		pal__sample_spec spec = {.seed = f->seed++,
+					 .first = 4,
 					 .length = DENSE_LOG,
 					 .last = DENSE_LOG,
 					 .n_facts = DENSE_FACTS};

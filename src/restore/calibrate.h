@@ -18,7 +18,7 @@
 #define PAL__PROBE_WINDOW 128  /* of which the last ones are not evicted */
 #define PAL__PROBE_QUESTION 64 /* tokens of a question at most */
 #define PAL__PROBE_SEEN 96     /* tokens that are restored already at most */
-#define PAL__PROBE_ROWS 16     /* of a question that are scored */
+#define PAL__PROBE_ROWS 4      /* of a question that are scored, as sessions do */
 
 typedef struct {
 	const int32_t *question;

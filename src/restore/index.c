@@ -7,13 +7,11 @@
 
 #include "base/checked.h"
 #include "kernels/exp.h"
-#include "kernels/trig.h"
 #include "restore/source.h"
 
 #define CHUNKS (PAL__SLAB / PAL_CHUNK)
 #define TILES (PAL__SLAB / PAL__TILE_ROWS)
 #define TOP 8       /* chunks that a query vector can bring up */
-#define FAINT 16.0f /* logits that far below a slab's best add nothing */
 #define Q4_BYTES 18 /* of a block of 32 */
 
 /* --- shape ------------------------------------------------------------------------ */
@@ -259,24 +257,22 @@ static void choose_probes(probing *p, int rows)
 	p->first[x->n_pairs] = p->n;
 }
 
-/* The log of the summed exponentials of a slab's scores by chunk; -inf: faint or none. */
-static void sum_chunks(const float *y, size_t n, float scale, float *out)
+/* A slab's best scaled score in each chunk; -inf: none. NaN count as none. Lanes are positions. */
+static void best_of_chunks(const float *y, size_t n, float scale, float *out)
 {
-	float best = -INFINITY, most[CHUNKS];
 	for (size_t c = 0; c < CHUNKS; c++) {
-		most[c] = -INFINITY;
-		for (size_t i = c * PAL_CHUNK; i < n && i < (c + 1) * PAL_CHUNK; i++)
-			most[c] = y[i] > most[c] ? y[i] : most[c];
-		best = most[c] > best ? most[c] : best;
-	}
-	for (size_t c = 0; c < CHUNKS; c++) {
-		out[c] = -INFINITY;
-		if (!((most[c] - best) * scale > -FAINT))
-			continue;
-		float sum = 0;
-		for (size_t i = c * PAL_CHUNK; i < n && i < (c + 1) * PAL_CHUNK; i++)
-			sum += pal__exp((y[i] - most[c]) * scale);
-		out[c] = most[c] * scale + (float)pal__log64((double)sum);
+		float lanes[16], most = -INFINITY;
+		const float *at = y + c * PAL_CHUNK;
+		size_t left = n > c * PAL_CHUNK ? n - c * PAL_CHUNK : 0;
+		if (left >= PAL_CHUNK) {
+			for (size_t i = 0; i < 16; i++)
+				lanes[i] = at[i] > at[i + 16] ? at[i] : at[i + 16];
+			left = 16;
+			at = lanes;
+		}
+		for (size_t i = 0; i < left; i++)
+			most = at[i] > most ? at[i] : most;
+		out[c] = most * scale;
 	}
 }
 
@@ -304,8 +300,8 @@ static void slab_item(void *arg, size_t item, int worker)
 		pal__acts acts = {.n = count, .k = w.n_cols, .q = p->panels[pair]};
 		x->m->kernels->matmul(&w, 0, w.n_tiles, &acts, y, PAL__SLAB);
 		for (size_t i = 0; i < count; i++)
-			sum_chunks(y + i * PAL__SLAB, n, x->m->h.attn_scale,
-				   x->wave + (item * probes + first + i) * CHUNKS);
+			best_of_chunks(y + i * PAL__SLAB, n, x->m->h.attn_scale,
+				       x->wave + (item * probes + first + i) * CHUNKS);
 	}
 }
 

@@ -5,9 +5,9 @@
  * (kernels/matrix.h) with the query heads' vectors as activations: 4 bits a value, equal bits on
  * every instruction set, memory that does not depend on the log.
  *
- * The score of a chunk for a query position and a head set: the softmax of the scaled dots over
- * the whole index, summed over the chunk's positions and the set's heads; the most over the
- * query positions (../docs/adr/0009).
+ * The score of a chunk for a query position and a head set: its best position's scaled dot, by a
+ * softmax over all chunks, summed over the set's heads; the most over the query positions
+ * (docs/adr/0009). Chunks' means and bounds are far too weak; the best dot is not.
  *
  * Invariants:
  *  - Slabs of PAL__SLAB positions are scored apart and joined in ascending order, so that

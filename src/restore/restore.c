@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/checked.h"
 
@@ -13,23 +14,61 @@ static bool spills(const pal__restore *r)
 	return r->source == PAL_SOURCE_SPILL;
 }
 
+static bool projects(const pal__restore *r)
+{
+	return r->source == PAL_SOURCE_PROJECT;
+}
+
+/* The side-car that is named, or the one beside the model. */
+static pal_status open_side(pal__restore *r, const pal_session_options *o, pal_error *err)
+{
+	const pal_model *m = r->site.m;
+	static const char end[] = ".gguf", side[] = ".side.gguf";
+	size_t n = m->path ? strlen(m->path) : 0;
+	char *beside = NULL;
+	const char *path = o->side_car;
+	if (!path && n > strlen(end) && !strcmp(m->path + n - strlen(end), end)) {
+		beside = pal__alloc(n + sizeof side);
+		if (!beside)
+			return pal__fail_memory(err, "a path", n + sizeof side);
+		memcpy(beside, m->path, n - strlen(end));
+		strcpy(beside + n - strlen(end), side);
+		path = access(beside, F_OK) ? NULL : beside;
+	}
+	pal_status s = path ? pal__sidecar_open(path, m, &r->side, err) : PAL_OK;
+	if (!s && projects(r) && (!path || r->side.m >= m->h.n_layers))
+		s = pal__fail(err, PAL_EINVAL,
+			      "restoring by projection needs a side-car that has one (pal fit): %s",
+			      path ? path : "none is given, and none is beside the model");
+	pal__free(beside);
+	return s;
+}
+
 pal_status pal__restore_shape(pal__restore *r, const pal__site *site, const pal_session_options *o,
 			      size_t *bytes, pal_error *err)
 {
 	static const pal__pack_kind kinds[] = {PAL__PACK_F16, PAL__PACK_INT8, PAL__PACK_AFFINE4};
 	*r = (pal__restore){.site = *site, .source = o->source, .slots = o->slots};
-	if (o->source != PAL_SOURCE_RECOMPUTE && o->source != PAL_SOURCE_SPILL)
+	r->index.disk = r->spill.disk = PAL__NO_DISK;
+	if (o->source != PAL_SOURCE_RECOMPUTE && o->source != PAL_SOURCE_SPILL &&
+	    o->source != PAL_SOURCE_PROJECT)
 		return pal__fail(err, PAL_EUNSUPPORTED, "the source %d is not known",
 				 (int)o->source);
 	if ((unsigned)o->spill_type >= sizeof kinds / sizeof kinds[0])
 		return pal__fail(err, PAL_EINVAL, "the spill type %d is not known",
 				 (int)o->spill_type);
-	pal__index_shape(&r->index, site->m, &site->kv->shape, NULL, 0, NULL, 0,
-			 o->restore_prefill ? 64 : 4);
+	pal_status s = open_side(r, o, err);
+	if (s)
+		return s;
+	pal__index_shape(&r->index, site->m, &site->kv->shape, r->side.first.heads, r->side.first.n,
+			 r->side.later.heads, r->side.later.n, o->restore_prefill ? 64 : 4);
 	size_t runs, index, rope = PAL__SPAN_ROWS * site->m->h.n_rot * sizeof(float);
 	*bytes = pal__arena_need(rope);
 	bool fits = pal__runs_need(site, &runs) && pal__add_size(*bytes, runs, bytes) &&
 		    pal__index_need(&r->index, &index) && pal__add_size(*bytes, index, bytes);
+	if (projects(r))
+		fits = fits && pal__projector_need(&r->side, &runs) &&
+		       pal__add_size(*bytes, runs, bytes);
 	if (spills(r))
 		fits = fits &&
 		       pal__spill_shape(&r->spill, site, kinds[o->spill_type], o->disk_budget) &&
@@ -41,6 +80,8 @@ pal_status pal__restore_init(pal__restore *r, pal__arena *arena, const char *dir
 {
 	r->site.rope = pal__arena_take(arena, PAL__SPAN_ROWS * r->site.m->h.n_rot * sizeof(float));
 	pal__runs_init(&r->runs, &r->site, arena);
+	if (projects(r))
+		pal__projector_init(&r->projector, &r->side, arena);
 	pal_status s = pal__index_init(&r->index, arena, dir, err);
 	if (!s && spills(r))
 		s = pal__spill_init(&r->spill, &r->site, arena, dir, err);
@@ -50,8 +91,8 @@ pal_status pal__restore_init(pal__restore *r, pal__arena *arena, const char *dir
 void pal__restore_close(pal__restore *r)
 {
 	pal__index_close(&r->index);
-	if (spills(r))
-		pal__spill_close(&r->spill);
+	pal__spill_close(&r->spill);
+	pal__sidecar_close(&r->side);
 }
 
 pal_status pal__restore_keep(pal__restore *r, int64_t end, pal_error *err)
@@ -73,14 +114,17 @@ int64_t pal__restore_end(const pal__restore *r, int64_t pos)
 	return sight.far ? sight.first : 0;
 }
 
+/* Whether a chunk's K/V are made from tokens: such chunks go together, as many as fit a batch. */
+static bool reads_tokens(pal_source source)
+{
+	return source == PAL_SOURCE_RECOMPUTE || source == PAL_SOURCE_PROJECT;
+}
+
+/* One chunk from a file. */
 static pal_status fill_one(pal__restore *r, pal_source source, const pal__span *span,
 			   pal_error *err)
 {
 	pal__restore *from = r->other ? r->other : r;
-	if (source == PAL_SOURCE_RECOMPUTE) {
-		pal__recompute(&r->runs, &r->site, span, 1);
-		return PAL_OK;
-	}
 	if (source == PAL_SOURCE_SPILL && spills(from))
 		return pal__spill_fill(&from->spill, &r->site, span, err);
 	return pal__fail(err, PAL_EINVAL, "this session has no source %s",
@@ -109,40 +153,46 @@ pal_status pal__restore_fill(pal__restore *r, const int32_t *chunks, const uint8
 			     int64_t end, bool exact, pal_error *err)
 {
 	pal__span spans[PAL_MAX_SLOTS];
-	pal_error why;
+	pal_error why = {0};
 	const int32_t *log = r->site.log;
 	assert(n <= r->slots);
 	lay_spans(r, chunks, n, end, spans);
 	if (r->other)
 		r->site.log = r->other->site.log;
 	pal_status s = PAL_OK;
-	/* Those that are read again go together, as many as fit a batch. */
-	pal__span again[PAL_MAX_SLOTS] = {{0}};
-	size_t n_again = 0;
-	for (int i = 0; i < n && !s; i++) {
+	pal__span tokens[2][PAL_MAX_SLOTS] = {{{0}}}; /* to recompute, to project */
+	size_t n_tokens[2] = {0};
+	for (int i = 0; i < n; i++) {
 		pal_source source = exact ? (pal_source)sources[i] : r->source;
-		r->chunks[i] = chunks[i];
-		r->sources[i] = (uint8_t)source;
-		if (source != PAL_SOURCE_RECOMPUTE && fill_one(r, source, &spans[i], &why)) {
-			if (exact) {
-				s = pal__fail(err, why.code, "%s", why.text);
-				break;
-			}
+		if (source == PAL_SOURCE_PROJECT && !projects(r))
+			s = pal__fail(&why, PAL_EINVAL, "this session has no source project");
+		else if (!reads_tokens(source))
+			s = fill_one(r, source, &spans[i], &why);
+		if (s && exact)
+			break;
+		if (s) {
 			r->fallbacks++;
 			snprintf(r->note, sizeof r->note, "%.200s: recomputed", why.text);
 			source = PAL_SOURCE_RECOMPUTE;
-			r->sources[i] = (uint8_t)source;
+			s = PAL_OK;
 		}
-		if (source == PAL_SOURCE_RECOMPUTE)
-			again[n_again++] = spans[i];
+		int list = source == PAL_SOURCE_PROJECT;
+		if (reads_tokens(source))
+			tokens[list][n_tokens[list]++] = spans[i];
+		r->chunks[i] = chunks[i];
+		r->sources[i] = (uint8_t)source;
 		r->filled[source]++;
 	}
-	if (!s)
-		pal__recompute(&r->runs, &r->site, again, n_again);
+	if (s)
+		pal__fail(err, s, "%s", why.text);
+	else
+		pal__recompute(&r->runs, &r->site, tokens[0], n_tokens[0]);
+	if (!s && n_tokens[1])
+		pal__project_spans(&r->projector, &r->runs, &r->site, tokens[1], n_tokens[1]);
+	const pal__span *last = n && !s ? &spans[n - 1] : NULL;
 	r->site.log = log;
 	r->n_chunks = s ? 0 : n;
-	r->site.kv->far_rows =
-		n && !s ? spans[n - 1].row + (size_t)(spans[n - 1].end - spans[n - 1].from)
-			: (size_t)r->site.kv->shape.sink;
+	r->site.kv->far_rows = last ? last->row + (size_t)(last->end - last->from)
+				    : (size_t)r->site.kv->shape.sink;
 	return s;
 }

@@ -11,6 +11,7 @@
 #define PAL_RESTORE_RESTORE_H
 
 #include "restore/index.h"
+#include "restore/project.h"
 #include "restore/spill.h"
 
 typedef struct pal__restore pal__restore;
@@ -19,6 +20,8 @@ struct pal__restore {
 	pal__runs runs;
 	pal__index index;
 	pal__spill spill;
+	pal__sidecar side; /* zeros: none */
+	pal__projector projector;
 	pal_source source;
 	int slots;
 	int64_t kept;        /* positions seen by pal__restore_keep */
@@ -33,8 +36,9 @@ struct pal__restore {
 };
 
 /* Prepares r for a session: site has all but what the arena gives. Options: source, left, slots,
- * spill_type, disk_budget, restore_prefill, side_car. Errors: PAL_EINVAL, PAL_ELIMIT and what
- * reading the side-car gives. */
+ * spill_type, disk_budget, restore_prefill, side_car; without the last, MODEL.side.gguf beside
+ * MODEL.gguf is taken where there is one. Errors: PAL_EINVAL, PAL_ELIMIT and what reading the
+ * side-car gives. pal__restore_close, always. */
 pal_status pal__restore_shape(pal__restore *r, const pal__site *site, const pal_session_options *o,
 			      size_t *bytes, pal_error *err);
 pal_status pal__restore_init(pal__restore *r, pal__arena *arena, const char *dir, pal_error *err);

@@ -44,6 +44,7 @@ static pal_status measure(const pal_model *m, const pal_session_options *options
 		pal__site site = site_of((pal_model *)m, &n, &kv);
 		size_t bytes;
 		status = pal__restore_shape(&restore, &site, &n.o, &bytes, err);
+		pal__restore_close(&restore);
 		if (status)
 			return status;
 		fits = pal__add_size(n.other, bytes, &n.other);

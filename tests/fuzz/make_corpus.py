@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """Writes corpus/gguf/: small GGUF files, good-*.gguf that open and bad-*.gguf that do not; and
-corpus/tiles/: changes to a file of tiles, as tests/fuzz/tiles.c reads them.
+corpus/tiles/: changes to a file of tiles, as tests/fuzz/tiles.c reads them; and corpus/recall/:
+evidence and tasks, as tests/fuzz/recall.c reads them.
 
     make_corpus.py [FOLDER]
 """
+import copy
+import json
 import os
 import struct
 import sys
@@ -215,6 +218,70 @@ def tiles():
     return out
 
 
+def evidence():
+    """Evidence of two questions, without figures."""
+    hash_of = lambda n: f"{n:016x}"
+    names = [("oracle", "full", "none"), ("window", "window", "none"),
+             ("recompute", "restored", "recompute")]
+    arms = [{"name": n, "policy": p, "source": s, "selection": "default",
+             "positions": "compact"} for n, p, s in names]
+    arms.append({**arms[2], "name": "recompute!zero", "control": "zero", "of": "recompute"})
+    runs = [{"arm": a["name"], "log": hash_of(9), "kv_bytes": 10, "rss_bytes": 5,
+             "peak_bytes": 6, "answers": "1 2;3", "live": live} for a, live in
+            zip(arms, ["0 0 0 0 0 9;0 0 0 0 0 9", "500 0 0 0 0 9;500 0 0 0 0 9",
+                       *["500 2 40 0 1 9;500 2 40 1 0 9"] * 2])]
+    questions = [{"kind": "key", "fact": [0], "ask": 0, "needles": [[20, 30]], "expect": "1 2"},
+                 {"kind": "two", "fact": [0, 1], "ask": 0, "needles": [[40, 50], [60, 70]],
+                  "expect": "4"}]
+    return {"format": "palimpsest-recall-1", "machine": {}, "build": {},
+            "model": {"hash": hash_of(5), "n_vocab": 16, "name": "<&\">"},
+            "parameters": {"seed": "1", "tasks_hash": hash_of(6), "filler_hash": hash_of(7),
+                           "lengths": [600, 5000], "kinds": ["key", "two"], "questions": 1,
+                           "turns": 0, "oracle_max": 600, "sink": 4, "window": 100,
+                           "n_ctx_train": 600, "chunk_bytes": 64, "restored_max": 192,
+                           "exact_full_layers": False},
+            "arms": arms,
+            "logs": [{"length": 600, "turns": False, "hash": hash_of(9), "questions": questions,
+                      "runs": runs},
+                     {"length": 5000, "turns": False, "hash": hash_of(10),
+                      "questions": copy.deepcopy(questions),
+                      "runs": [{**r, "log": hash_of(10)} for r in runs[1:]]}],
+            "text": [{"length": 600, "n": 4, "runs": [{"arm": "window", "agree": 3, "kl": .5}]}]}
+
+
+def changed(value, path):
+    """Copies of an object, each with one member left out or of another kind."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, old in items:
+        name = f"{path}-{key}"
+        for what, new in (("none", None), ("huge", 10**18)):
+            copied = copy.deepcopy(value)
+            if what == "none":
+                del copied[key]
+            else:
+                copied[key] = new
+            yield name + "-" + what, copied
+        if isinstance(old, (dict, list)) and old and (not isinstance(key, int) or key == 0):
+            for inner, new in changed(old, name):
+                copied = copy.deepcopy(value)
+                copied[key] = new
+                yield inner, copied
+
+
+def recall():
+    dump = lambda kind, j: bytes([kind]) + json.dumps(j, separators=(",", ":")).encode()
+    tasks = {"grammar": {"d": ["0", "1"], "name": ["a{d}", "b{d}"]}, "share": 0.25,
+             "kinds": {"key": {"vars": {"n": "name", "c": "d"}, "key": ["n"],
+                               "facts": [["{n} is {c}."]], "questions": ["{n}?"], "lead": " ",
+                               "chat_lead": "", "answer": "{c}"}},
+             "plain": {"before": "Q", "between": "A"}, "chat": {"before": "", "between": ""}}
+    out = {"empty": b"", "text": b"\0nonsense", "list": b"\0[]", "fitted": dump(1, evidence()),
+           "unfitted": dump(0, evidence()), "tasks": dump(2, tasks)}
+    out.update({"fitted" + n: dump(1, j) for n, j in changed(evidence(), "")})
+    out.update({"tasks" + n: dump(2, j) for n, j in changed(tasks, "")})
+    return out
+
+
 def write(folder, files):
     os.makedirs(folder, exist_ok=True)
     for name, data in files.items():
@@ -230,6 +297,7 @@ def main():
                                          for kind, files in (("good", good()), ("bad", bad))
                                          for name, data in files.items()})
     write(os.path.join(folder, "tiles"), tiles())
+    write(os.path.join(folder, "recall"), recall())
 
 
 if __name__ == "__main__":

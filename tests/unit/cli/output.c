@@ -1,5 +1,7 @@
 #include "cli/output.h"
 
+#include "base/process.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
