@@ -102,7 +102,7 @@ def train(rank, a):
     if a.stage is not None:
         stage = a.stage
     if a.resume:
-        s = torch.load(a.work / f"{a.out}.state", map_location=device)
+        s = torch.load(a.work / f"{a.out}.state", map_location=device, weights_only=False)
         model.load_state_dict(s["model"])
         adam.load_state_dict(s["adam"])
         if naming:

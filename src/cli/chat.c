@@ -35,7 +35,7 @@ static const pal__option options[] = {
 	PAL__TEXTS("stop", 0, &stops, "TEXT", "stop before TEXT; can be given several times"),
 	PAL__OPTION_CTX(engine, "room for N tokens (default: what the model was trained for, at\n"
 				"most 8192)"),
-	PAL__OPTION_KV(engine),
+	PAL__OPTIONS_KV(engine),
 	PAL__OPTION_KV_TYPE(engine),
 	PAL__OPTION_DRAFT(engine),
 	PAL__OPTION_THREADS(engine),

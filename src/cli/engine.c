@@ -1,20 +1,39 @@
 #include "cli/engine.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "cli/output.h"
 
+/* "4M" to bytes; NULL: 0. */
+static pal_status bytes_of(const char *option, const char *text, uint64_t *out, pal_error *err)
+{
+	static const char units[] = "KMG";
+	*out = 0;
+	if (!text)
+		return PAL_OK;
+	char *end;
+	double x = strtod(text, &end);
+	const char *unit = *end ? strchr(units, *end) : NULL;
+	for (const char *u = units; unit && u <= unit; u++)
+		x *= 1024;
+	if (end == text || (*end && (!unit || end[1])) || !(x >= 1 && x <= 1e15))
+		return pal__fail(err, PAL_EINVAL, "--%s %s: 1 to 1e15 bytes are possible, such as 4M",
+				 option, text);
+	*out = (uint64_t)x;
+	return PAL_OK;
+}
+
 pal_status pal__engine_check(const pal__engine *e, pal_error *err)
 {
-	if (strcmp(e->kv, "full"))
-		return pal__fail(err, PAL_EUNSUPPORTED,
-				 "--kv %s: not available yet; this version has: full", e->kv);
+	uint64_t bytes;
 	if (strcmp(e->draft, "none"))
 		return pal__fail(err, PAL_EUNSUPPORTED,
 				 "--draft %s: not available yet; this version has: none", e->draft);
-	return PAL_OK;
+	pal_status s = bytes_of("kv-budget", e->kv_budget, &bytes, err);
+	return s ? s : bytes_of("disk-budget", e->disk_budget, &bytes, err);
 }
 
 static void on_progress(void *user, uint64_t done, uint64_t total)
@@ -51,10 +70,38 @@ static pal_kv_type kv_type(const char *name)
 	return !strcmp(name, "f32") ? PAL_KV_F32 : !strcmp(name, "f16") ? PAL_KV_F16 : PAL_KV_I16;
 }
 
+/* Which of "a|b|c" a text is. */
+static int choice(const char *text, const char *all)
+{
+	int at = 0;
+	for (size_t n = strlen(text); strncmp(all, text, n) || (all[n] && all[n] != '|'); at++)
+		all = strchr(all, '|') + 1;
+	return at;
+}
+
 pal_session_options pal__engine_session(const pal__engine *e, int64_t n_ctx)
 {
-	return (pal_session_options){
-		.n_ctx = n_ctx, .kv_type = kv_type(e->kv_type), .n_batch = (int)e->batch};
+	pal_session_options o = {
+		.n_ctx = n_ctx,
+		.kv_type = kv_type(e->kv_type),
+		.n_batch = (int)e->batch,
+		.kv_policy = (pal_kv_policy)choice(e->kv, "full|window|restored"),
+		.sink = e->sink,
+		.window = e->window,
+		.slots = (int)e->slots,
+		.positions = (pal_positions)choice(e->positions, "compact|original"),
+		.exact_full_layers = e->exact_full_layers,
+		.source = (pal_source)choice(e->source, "recompute|spill|hidden|project"),
+		.left = (int)e->left,
+		.rounds = (int)e->rounds,
+		.round_chunks = (int)e->round_chunks,
+		.restore_prefill = e->restore_prefill,
+		.side_car = e->side_car,
+		.disk_dir = e->disk_dir,
+		.spill_type = (pal_spill_type)choice(e->spill_type, "f16|int8|affine4")};
+	bytes_of("kv-budget", e->kv_budget, &o.kv_budget, NULL);
+	bytes_of("disk-budget", e->disk_budget, &o.disk_budget, NULL);
+	return o;
 }
 
 pal_thinking pal__thinking(const char *choice)

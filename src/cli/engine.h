@@ -9,11 +9,17 @@
 typedef struct {
 	int64_t threads, batch, ctx; /* 0: the default */
 	const char *isa, *kv_type, *kv, *draft, *cache_dir;
+	/* Of a bounded session; 0 and NULL: the default. */
+	int64_t sink, window, slots, left, rounds, round_chunks;
+	const char *kv_budget, *disk_budget; /* bytes, with K, M or G */
+	const char *positions, *source, *spill_type, *side_car, *disk_dir;
+	bool restore_prefill, exact_full_layers;
 	bool quiet;
 } pal__engine;
 
 /* clang-format off */
-#define PAL__ENGINE_DEFAULTS {.kv_type = "i16", .kv = "full", .draft = "none"}
+#define PAL__ENGINE_DEFAULTS {.kv_type = "i16", .kv = "full", .draft = "none",                     \
+	.positions = "compact", .source = "recompute", .spill_type = "f16"}
 
 /* Entries of an option table for the fields of e. */
 #define PAL__OPTION_THREADS(e)                                                                     \
@@ -28,9 +34,35 @@ typedef struct {
 #define PAL__OPTION_KV_TYPE(e)                                                                     \
 	PAL__CHOICE("kv-type", 0, &(e).kv_type, "i16|f16|f32",                                      \
 		    "how K/V is kept (default i16: 16 bits and a scale a head)")
-#define PAL__OPTION_KV(e)                                                                          \
+#define PAL__OPTIONS_KV(e)                                                                         \
 	PAL__CHOICE("kv", 0, &(e).kv, "full|window|restored",                                      \
-		    "which K/V is kept (default and, so far, only: full)")
+		    "which K/V is kept: all (default); the first and the last\n"                   \
+		    "tokens'; these, and what is brought back when it is needed"),                 \
+	PAL__TEXT("kv-budget", 0, &(e).kv_budget, "BYTES",                                         \
+		  "bytes of K/V (K, M and G are known); the options below that\n"                  \
+		  "are not given are chosen to fill it"),                                          \
+	PAL__INT("sink", 0, &(e).sink, 1, 65536, "first tokens that stay (default 4)"),            \
+	PAL__INT("window", 0, &(e).window, 1, PAL_MAX_CONTEXT, "last tokens that stay (default 256)"), \
+	PAL__INT("restored", 0, &(e).slots, 1, PAL_MAX_SLOTS,                                      \
+		 "chunks of 32 tokens and margins that can be back at once (default 4)"),          \
+	PAL__CHOICE("positions", 0, &(e).positions, "compact|original",                            \
+		    "how far away what is brought back seems (default compact:\nright before the window)"), \
+	PAL__CHOICE("restore", 0, &(e).source, "recompute|spill|hidden|project",                   \
+		    "where it comes from: the tokens are read again (default); a\n"                \
+		    "file of K/V; a file of layer inputs; a fitted projection"),                   \
+	PAL__INT("left", 0, &(e).left, 1, 1024, "tokens read before a chunk (default 64)"),        \
+	PAL__INT("rounds", 0, &(e).rounds, 1, 64, "of selection at most (default 4)"),             \
+	PAL__INT("round-chunks", 0, &(e).round_chunks, 1, PAL_MAX_SLOTS,                           \
+		 "chunks chosen in a round (default 2)"),                                          \
+	PAL__FLAG("restore-prefill", 0, &(e).restore_prefill,                                      \
+		  "bring back every 64 tokens of the prompt, too"),                                \
+	PAL__FLAG("exact-full-layers", 0, &(e).exact_full_layers,                                  \
+		  "of a model with sliding layers, the others keep everything"),                   \
+	PAL__TEXT("side", 0, &(e).side_car, "FILE", "side-car of the model, by pal fit"),          \
+	PAL__CHOICE("spill-type", 0, &(e).spill_type, "f16|int8|affine4", "of --restore spill (default f16)"), \
+	PAL__TEXT("disk-budget", 0, &(e).disk_budget, "BYTES", "of the file of K/V (default: no limit)"), \
+	PAL__TEXT("disk-dir", 0, &(e).disk_dir, "DIR",                                             \
+		  "where the session's files are (default $TMPDIR or /var/tmp)")
 #define PAL__OPTION_DRAFT(e)                                                                       \
 	PAL__TEXT("draft", 0, &(e).draft, "SOURCE",                                                \
 		  "where drafts come from (default and, so far, only: none)")
@@ -66,7 +98,7 @@ typedef struct {
 		    "let the model think before it answers, if its template can")
 /* clang-format on */
 
-/* PAL_EUNSUPPORTED for what --kv and --draft name but this version has not. */
+/* Whether texts are what they should be, and for what this version has not. */
 pal_status pal__engine_check(const pal__engine *e, pal_error *err);
 
 /* Opens the model with a progress bar, and says what its cache has to say. seconds: what it took,

@@ -16,7 +16,7 @@
 
 #include "base/status.h"
 
-#define PAL__MAX_OPTIONS 40 /* of one command */
+#define PAL__MAX_OPTIONS 64 /* of one command */
 #define PAL__MAX_TEXTS 64   /* times that a repeatable option may be given */
 
 typedef enum {

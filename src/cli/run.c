@@ -34,7 +34,7 @@ static const pal__option options[] = {
 	PAL__OPTION_CTX(engine,
 			"room for N tokens, prompt included (default: what this run needs,\n"
 			"within what the model was trained for)"),
-	PAL__OPTION_KV(engine),
+	PAL__OPTIONS_KV(engine),
 	PAL__OPTION_KV_TYPE(engine),
 	PAL__OPTION_DRAFT(engine),
 	PAL__OPTION_THREADS(engine),
@@ -146,6 +146,10 @@ static pal_status choose_context(struct run *r, pal_error *err)
 	int64_t n = (int64_t)r->n_prompt, most = r->info.n_ctx_train;
 	if (!n)
 		return pal__fail(err, PAL_EINVAL, "the prompt is empty");
+	if (strcmp(engine.kv, "full")) { /* a bounded session goes on for ever */
+		r->n_ctx = engine.ctx;
+		return PAL_OK;
+	}
 	most = most > PAL_MAX_CONTEXT ? PAL_MAX_CONTEXT : most;
 	if (engine.ctx)
 		r->n_ctx = engine.ctx;

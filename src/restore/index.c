@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -20,8 +21,7 @@
 static void add_head(pal__index *x, pal__qhead h, bool later)
 {
 	size_t i = 0;
-	while (i < x->n_heads &&
-	       (x->heads[i].layer != h.layer || x->heads[i].head != h.head))
+	while (i < x->n_heads && (x->heads[i].layer != h.layer || x->heads[i].head != h.head))
 		i++;
 	if (i == x->n_heads) {
 		if (x->n_heads == 2 * PAL__MAX_HEADS_SET)
@@ -37,8 +37,8 @@ static void find_pairs(pal__index *x)
 	for (size_t i = 0; i < x->n_heads; i++) {
 		pal__qhead pair = {x->heads[i].layer, x->heads[i].head / (uint32_t)group};
 		size_t at = 0;
-		while (at < x->n_pairs && (x->pairs[at].layer != pair.layer ||
-					   x->pairs[at].head != pair.head))
+		while (at < x->n_pairs &&
+		       (x->pairs[at].layer != pair.layer || x->pairs[at].head != pair.head))
 			at++;
 		if (at == x->n_pairs)
 			x->pairs[x->n_pairs++] = pair;
@@ -46,9 +46,8 @@ static void find_pairs(pal__index *x)
 	}
 }
 
-void pal__index_shape(pal__index *x, pal_model *m, const pal__kv_shape *kv,
-		      const pal__qhead *first, size_t n_first, const pal__qhead *later,
-		      size_t n_later, int max_rows)
+void pal__index_shape(pal__index *x, pal_model *m, const pal__kv_shape *kv, const pal__qhead *first,
+		      size_t n_first, const pal__qhead *later, size_t n_later, int max_rows)
 {
 	*x = (pal__index){.m = m, .disk = PAL__NO_DISK};
 	uint32_t layer = (uint32_t)(m->h.n_layers / 2);
@@ -74,7 +73,7 @@ static size_t n_probes(const pal__index *x)
 static bool lay_out(pal__index *x, pal__arena *arena, size_t *bytes)
 {
 	size_t threads = (size_t)pal__pool_threads(x->m->pool), probes = n_probes(x);
-	x->n_wave = 4 * threads;
+	x->n_wave = 4 * threads > x->tile.n_cols / 32 ? 4 * threads : x->tile.n_cols / 32;
 	x->worker_bytes = pal__arena_need(pal__matrix_bytes(&x->tile)) +
 			  pal__arena_need(probes * PAL__SLAB * sizeof(float));
 	struct {
@@ -200,8 +199,8 @@ void pal__index_tap(void *index, size_t layer, const pal__scratch *s, int n)
 		if (x->heads[i].layer != layer)
 			continue;
 		for (int r = 0; r < rows; r++) {
-			float *to = x->queries +
-				    (i * (size_t)x->max_rows + (size_t)r) * x->tile.n_cols;
+			float *to =
+				x->queries + (i * (size_t)x->max_rows + (size_t)r) * x->tile.n_cols;
 			size_t row = (size_t)(n - rows + r);
 			memset(to, 0, x->tile.n_cols * sizeof *to);
 			memcpy(to, s->q + (row * h->n_heads + x->heads[i].head) * h->head_dim,
@@ -236,7 +235,8 @@ static void choose_probes(probing *p, int rows)
 		p->first[pair] = p->n;
 		p->panels[pair] = panel;
 		for (size_t h = 0; h < x->n_heads; h++)
-			for (int r = x->n_rows - rows; x->pair_of[h] == pair && r < x->n_rows; r++) {
+			for (int r = x->n_rows - rows; x->pair_of[h] == pair && r < x->n_rows;
+			     r++) {
 				p->head[p->n] = h;
 				p->row[p->n++] = (size_t)r;
 			}
@@ -247,7 +247,8 @@ static void choose_probes(probing *p, int rows)
 			for (int c = 0; c < width; c++) {
 				size_t at = p->first[pair] + i + (size_t)c;
 				memcpy(p->vectors + (size_t)c * k,
-				       x->queries + (p->head[at] * (size_t)x->max_rows + p->row[at]) * k,
+				       x->queries +
+					       (p->head[at] * (size_t)x->max_rows + p->row[at]) * k,
 				       k * sizeof(float));
 			}
 			x->m->kernels->quantize(p->vectors, k, 0, k, width,
@@ -343,7 +344,8 @@ static float score_of(const probing *p, const best *all, int32_t chunk, const bo
 	for (size_t i = 0; i < p->n; i++)
 		for (int t = 0; set[p->head[i]] && t < TOP; t++)
 			if (all[i].chunk[t] == chunk)
-				rows[p->row[i]] += pal__exp(all[i].value[t] - all[i].max) / all[i].sum;
+				rows[p->row[i]] +=
+					pal__exp(all[i].value[t] - all[i].max) / all[i].sum;
 	for (size_t r = 0; r < 64; r++)
 		most = rows[r] > most ? rows[r] : most;
 	return most;
@@ -402,8 +404,7 @@ pal_status pal__index_score(pal__index *x, int64_t end, int rows, bool later,
 		for (size_t item = 0; item < wave; item++)
 			for (size_t i = 0; i < p.n; i++)
 				for (size_t c = 0; c < CHUNKS; c++)
-					join_chunk(&all[i],
-						   (int32_t)((p.slab + item) * CHUNKS + c),
+					join_chunk(&all[i], (int32_t)((p.slab + item) * CHUNKS + c),
 						   x->wave[(item * n_probes(x) + i) * CHUNKS + c]);
 	}
 	rank(&p, all, later, found, n);

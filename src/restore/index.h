@@ -21,9 +21,9 @@
 #include "model/forward.h"
 
 #define PAL__SLAB 1024
-#define PAL__MAX_PROBES 256  /* query vectors that are scored at once */
+#define PAL__MAX_PROBES 256   /* query vectors that are scored at once */
 #define PAL__MAX_HEADS_SET 16 /* query heads of a set */
-#define PAL__MAX_FOUND 64    /* chunks that a scoring returns */
+#define PAL__MAX_FOUND 64     /* chunks that a scoring returns */
 
 typedef struct {
 	uint32_t layer, head; /* a query head */
@@ -47,15 +47,14 @@ typedef struct {
 	/* Scratch. */
 	size_t worker_bytes;
 	uint8_t *workers, *panels;
-	float *wave;   /* [wave slabs][n_heads * max_rows][PAL__SLAB / PAL_CHUNK] */
+	float *wave; /* [wave slabs][n_heads * max_rows][PAL__SLAB / PAL_CHUNK] */
 	size_t n_wave;
 } pal__index;
 
 /* Head sets of n_first and n_later heads; all of layer n_layers / 2 (the next that is bounded)
  * when n_first is 0. max_rows: positions that a scoring looks from, 1 to 64. */
-void pal__index_shape(pal__index *x, pal_model *m, const pal__kv_shape *kv,
-		      const pal__qhead *first, size_t n_first, const pal__qhead *later,
-		      size_t n_later, int max_rows);
+void pal__index_shape(pal__index *x, pal_model *m, const pal__kv_shape *kv, const pal__qhead *first,
+		      size_t n_first, const pal__qhead *later, size_t n_later, int max_rows);
 bool pal__index_need(const pal__index *x, size_t *bytes);
 pal_status pal__index_init(pal__index *x, pal__arena *arena, const char *dir, pal_error *err);
 void pal__index_close(pal__index *x);

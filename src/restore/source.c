@@ -45,8 +45,7 @@ void pal__take(const pal_model *m, const pal__kv *kv, const float *angles, size_
 	pal__kv_load(kv, layer, head, pos, k, v);
 	m->kernels->rope(k, back, back + half, m->h.n_rot);
 	if (m->h.rope.scale != 1)
-		m->kernels->scale(k, (float)(1 / (m->h.rope.scale * m->h.rope.scale)),
-				  m->h.n_rot);
+		m->kernels->scale(k, (float)(1 / (m->h.rope.scale * m->h.rope.scale)), m->h.n_rot);
 }
 
 /* --- runs ----------------------------------------------------------------------- */
@@ -122,7 +121,8 @@ void pal__runs_read(pal__runs *r, const pal__site *s, const pal__span *spans, in
 	for (int i = 0; i < n; i++) {
 		int64_t length = run_tokens(s, &spans[i], &at[i]);
 		for (int64_t p = 0; p < length; p++) {
-			s->rows[rows++] = (pal__row){run_token(s, &spans[i], p), p, &r->kv[i], NULL};
+			s->rows[rows++] =
+				(pal__row){run_token(s, &spans[i], p), p, &r->kv[i], NULL};
 			bool last = i + 1 == n && p + 1 == length;
 			if (rows < s->n_batch && !last)
 				continue;

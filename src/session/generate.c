@@ -131,6 +131,9 @@ static pal_status step(pal_session *s, pal__sampler *sampler, struct stream *t,
 		       pal_generate_result *result, bool *done, pal_error *err)
 {
 	const pal_generate_options *o = t->options;
+	pal_status selected = pal__session_reselect(s, err);
+	if (selected)
+		return selected;
 	int32_t id = pal__sample(sampler, pal_session_logits(s), pal_session_log(s),
 				 pal_session_length(s));
 	pal_error full;
@@ -162,6 +165,9 @@ static pal_status generate(pal_session *s, pal__sampler *sampler, struct stream 
 	int64_t limit = t->options->max_tokens;
 	bool done = false;
 	result->stop = PAL_STOP_LIMIT;
+	pal_status restored = pal_session_restore(s, err);
+	if (restored)
+		return restored;
 	while (!done && (!limit || result->n_tokens < limit)) {
 		pal_status status = step(s, sampler, t, result, &done, err);
 		if (status)

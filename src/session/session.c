@@ -1,48 +1,56 @@
 #include "session/session.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/checked.h"
+#include "base/clock.h"
+
+/* --- opening ------------------------------------------------------------------------ */
 
 typedef struct {
+	pal_session_options o;
 	pal__kv_shape kv;
-	int n_batch;
-	size_t kv_bytes, other; /* other: scratch, log, rows, logits */
+	bool bounded, restores;
+	size_t kv_bytes, other; /* other: scratch, log, rows, logits, restoration */
 } needs;
+
+/* What restoration works on, as far as it is known before the arena is. */
+static pal__site site_of(pal_model *m, const needs *n, pal__kv *kv)
+{
+	return (pal__site){.m = m, .kv = kv, .n_batch = n->o.n_batch, .left = n->o.left};
+}
 
 static pal_status measure(const pal_model *m, const pal_session_options *options, needs *out,
 			  pal_error *err)
 {
-	static const pal_session_options defaults = {0};
-	const pal_session_options *o = options ? options : &defaults;
-	const pal__hparams *h = &m->h;
-	int64_t n_ctx = o->n_ctx ? o->n_ctx : h->n_ctx_train;
-	needs n = {.n_batch = o->n_batch ? o->n_batch : PAL_MAX_BATCH};
-	if (n_ctx < 1 || n_ctx > PAL_MAX_CONTEXT)
-		return pal__fail(err, PAL_EINVAL, "a context of %lld tokens: 1 to %d are possible",
-				 (long long)n_ctx, PAL_MAX_CONTEXT);
-	if (n.n_batch < 1 || n.n_batch > PAL_MAX_BATCH)
-		return pal__fail(err, PAL_EINVAL, "a batch of %d tokens: 1 to %d are possible",
-				 n.n_batch, PAL_MAX_BATCH);
-	if (o->kv_type != PAL_KV_I16 && o->kv_type != PAL_KV_F16 && o->kv_type != PAL_KV_F32)
-		return pal__fail(err, PAL_EINVAL, "K/V type %d is not known", (int)o->kv_type);
-	n.n_batch = n_ctx < n.n_batch ? (int)n_ctx : n.n_batch;
-	n.kv = (pal__kv_shape){.n_layers = h->n_layers,
-			       .n_kv_heads = h->n_kv_heads,
-			       .head_dim = h->head_dim,
-			       .n_ctx = n_ctx,
-			       .kind = o->kv_type == PAL_KV_I16   ? PAL__KV_INT16
-				       : o->kv_type == PAL_KV_F16 ? PAL__KV_HALF
-								  : PAL__KV_FLOAT};
-	size_t row = h->n_vocab * sizeof(float);
-	size_t parts[] = {(size_t)n_ctx * sizeof(int32_t), row, row,
-			  (size_t)n.n_batch * sizeof(pal__row)};
-	bool fits = pal__kv_need(&n.kv, &n.kv_bytes) && pal__scratch_need(m, n.n_batch, &n.other);
+	needs n = {0};
+	pal_status status = pal__session_plan(m, options, &n.o, &n.kv, err);
+	if (status != PAL_OK)
+		return status;
+	n.bounded = n.kv.window > 0;
+	n.restores = n.bounded && n.o.kv_policy == PAL_KV_RESTORED;
+	size_t row = m->h.n_vocab * sizeof(float);
+	size_t log = n.bounded ? 0 : (size_t)n.o.n_ctx * sizeof(int32_t);
+	size_t parts[] = {log, row, row, (size_t)n.o.n_batch * sizeof(pal__row)};
+	bool fits = pal__kv_need(&n.kv, &n.kv_bytes) && pal__scratch_need(m, n.o.n_batch, &n.other);
 	for (size_t i = 0; fits && i < sizeof parts / sizeof parts[0]; i++)
 		fits = pal__add_size(n.other, pal__arena_need(parts[i]), &n.other);
+	if (fits && n.restores) {
+		pal__restore restore;
+		pal__kv kv = {.shape = n.kv};
+		kv.main.n_layers = n.kv.slide ? n.kv.n_layers / n.kv.slide_every : n.kv.n_layers;
+		pal__site site = site_of((pal_model *)m, &n, &kv);
+		size_t bytes;
+		status = pal__restore_shape(&restore, &site, &n.o, &bytes, err);
+		if (status)
+			return status;
+		fits = pal__add_size(n.other, bytes, &n.other);
+	}
 	if (!fits)
 		return pal__fail(err, PAL_ELIMIT, "a context of %lld tokens is too large",
-				 (long long)n_ctx);
+				 (long long)n.o.n_ctx);
 	*out = n;
 	return PAL_OK;
 }
@@ -89,6 +97,48 @@ static void touch(const pal_session *s, size_t kv)
 	pal__pool_run(s->model->pool, items, touch_item, &t);
 }
 
+/* The log of a bounded session: written by pwrite, so that a full disk is a message, and read
+ * through a mapping whose pages the system can take back. */
+static pal_status open_files(pal_session *s, pal_error *err)
+{
+	pal_status status = pal__disk_open(&s->log_file, s->o.disk_dir, "the token log", err);
+	if (!status)
+		status = pal__disk_open(&s->event_file, s->o.disk_dir, "the event log", err);
+	if (status)
+		return status;
+	void *p = mmap(NULL, (size_t)s->n_ctx * sizeof *s->log, PROT_READ,
+		       MAP_SHARED | MAP_NORESERVE, s->log_file.fd, 0);
+	if (p == MAP_FAILED)
+		return pal__fail(err, PAL_EIO, "the token log: cannot map %lld tokens: %s",
+				 (long long)s->n_ctx, strerror(errno));
+	s->log = p;
+	return PAL_OK;
+}
+
+static pal_status fill_in(pal_session *s, const needs *n, pal_error *err)
+{
+	size_t row = s->model->h.n_vocab * sizeof *s->logits;
+	pal__kv_init(&s->kv, &n->kv, &s->arena);
+	pal__scratch_init(&s->scratch, s->model, s->n_batch, &s->arena);
+	if (!s->bounded)
+		s->log = pal__arena_take(&s->arena, (size_t)s->n_ctx * sizeof *s->log);
+	s->logits = pal__arena_take(&s->arena, row);
+	s->next_logits = pal__arena_take(&s->arena, row);
+	s->rows = pal__arena_take(&s->arena, (size_t)s->n_batch * sizeof *s->rows);
+	pal_status status = s->bounded ? open_files(s, err) : PAL_OK;
+	if (!status && s->restores) {
+		size_t bytes;
+		pal__site site = site_of(s->model, n, &s->kv);
+		site.scratch = &s->scratch;
+		site.rows = s->rows;
+		site.log = s->log;
+		status = pal__restore_shape(&s->restore, &site, &s->o, &bytes, err);
+		if (!status)
+			status = pal__restore_init(&s->restore, &s->arena, s->o.disk_dir, err);
+	}
+	return status;
+}
+
 pal_status pal_session_open(pal_model *model, const pal_session_options *options, pal_session **out,
 			    pal_error *err)
 {
@@ -104,20 +154,21 @@ pal_status pal_session_open(pal_model *model, const pal_session_options *options
 	pal_session *s = pal__calloc(1, sizeof *s);
 	if (!s)
 		return pal__fail_memory(err, "the session", sizeof *s);
+	s->model = model;
+	s->o = n.o;
+	s->n_batch = n.o.n_batch;
+	s->n_ctx = n.o.n_ctx;
+	s->bounded = n.bounded;
+	s->restores = n.restores;
+	s->scratch_bytes = n.other;
+	s->log_file = s->event_file = s->restore.index.disk = s->restore.spill.disk = PAL__NO_DISK;
 	status = pal__arena_init(&s->arena, bytes, "the session", err);
-	if (status != PAL_OK) {
-		pal__free(s);
+	if (!status)
+		status = fill_in(s, &n, err);
+	if (status) {
+		pal_session_close(s);
 		return status;
 	}
-	s->model = model;
-	s->n_batch = n.n_batch;
-	s->n_ctx = n.kv.n_ctx;
-	pal__kv_init(&s->kv, &n.kv, &s->arena);
-	pal__scratch_init(&s->scratch, model, n.n_batch, &s->arena);
-	s->log = pal__arena_take(&s->arena, (size_t)s->n_ctx * sizeof *s->log);
-	s->logits = pal__arena_take(&s->arena, model->h.n_vocab * sizeof *s->logits);
-	s->next_logits = pal__arena_take(&s->arena, model->h.n_vocab * sizeof *s->logits);
-	s->rows = pal__arena_take(&s->arena, (size_t)s->n_batch * sizeof *s->rows);
 	touch(s, n.kv_bytes);
 	*out = s;
 	return PAL_OK;
@@ -127,6 +178,12 @@ void pal_session_close(pal_session *s)
 {
 	if (!s)
 		return;
+	if (s->bounded && s->log)
+		munmap(s->log, (size_t)s->n_ctx * sizeof *s->log);
+	pal__disk_close(&s->log_file);
+	pal__disk_close(&s->event_file);
+	if (s->restores)
+		pal__restore_close(&s->restore);
 	pal__arena_free(&s->arena);
 	pal__free(s);
 }
@@ -151,6 +208,72 @@ const float *pal_session_logits(const pal_session *s)
 	return s->has_logits ? s->logits : NULL;
 }
 
+/* --- reading ------------------------------------------------------------------------ */
+
+/* Rows that the next forward pass makes leave their ring: they are kept before. */
+static pal_status keep(pal_session *s, int64_t last, pal_error *err)
+{
+	int64_t block = last / PAL__ATTN_BLOCK + 1 - (int64_t)s->kv.main.n_blocks;
+	if (!s->restores || block <= 0)
+		return PAL_OK;
+	return pal__restore_keep(&s->restore, block * PAL__ATTN_BLOCK, err);
+}
+
+static void count_far(pal_session *s, int64_t pos)
+{
+	size_t layer = s->kv.shape.slide ? s->kv.shape.slide_every - 1 : 0;
+	if (s->restores && pal__kv_sees(&s->kv, layer, pos).far)
+		s->far_reads += s->kv.far_rows - (size_t)s->kv.shape.sink;
+}
+
+/* How many of n positions from pos on go into one forward pass. */
+static size_t piece(const pal_session *s, int64_t pos, size_t n)
+{
+	n = n < (size_t)s->n_batch ? n : (size_t)s->n_batch;
+	n = pal__kv_piece(&s->kv, pos, n);
+	size_t to_event = PAL__ATTN_BLOCK - (size_t)(pos % PAL__ATTN_BLOCK);
+	return s->restores && s->o.restore_prefill && n > to_event ? to_event : n;
+}
+
+static void run(pal_session *s, size_t n)
+{
+	pal__tap tap = {.at = pal__index_tap, .user = &s->restore.index};
+	for (size_t i = 0; i < n; i++)
+		count_far(s, s->rows[i].pos);
+	pal__forward(s->model, &s->scratch, s->rows, (int)n, s->restores ? &tap : NULL);
+}
+
+pal_status pal__session_read(pal_session *s, const pal__reading *r, pal_error *err)
+{
+	size_t n_vocab = s->model->h.n_vocab;
+	for (size_t done = 0; done < r->n;) {
+		int64_t pos = s->length + (int64_t)done;
+		size_t m = piece(s, pos, r->n - done);
+		pal_status status = keep(s, pos + (int64_t)m - 1, err);
+		if (status)
+			return status;
+		for (size_t i = 0; i < m; i++) {
+			float *to = r->logits ? r->logits + (done + i) * n_vocab : NULL;
+			if (!r->logits && done + i + 1 == r->n)
+				to = s->next_logits;
+			s->rows[i] = (pal__row){r->ids[done + i], pos + (int64_t)i, &s->kv, to};
+		}
+		run(s, m);
+		done += m;
+		pos += (int64_t)m;
+		if (s->restores && s->o.restore_prefill && !r->replay &&
+		    pos % PAL__ATTN_BLOCK == 0) {
+			status = pal__session_restore_prefill(s, pos, r->logits, s->length, err);
+			if (status)
+				return status;
+		}
+		if (r->progress && !r->progress(r->user, done, r->n))
+			return pal__fail(err, PAL_ECANCELLED, "cancelled after %zu of %zu tokens",
+					 done, r->n);
+	}
+	return pal__model_intact(s->model, err);
+}
+
 static pal_status check_ids(const pal_session *s, const int32_t *ids, size_t n, pal_error *err)
 {
 	size_t n_vocab = s->model->h.n_vocab;
@@ -167,40 +290,118 @@ static pal_status check_ids(const pal_session *s, const int32_t *ids, size_t n, 
 	return PAL_OK;
 }
 
+/* The log's pages that were read or written leave this process; their file has them. */
+static void forget_log(const pal_session *s)
+{
+	madvise(s->log, ((size_t)s->length * sizeof *s->log + 4095) & ~(size_t)4095, MADV_DONTNEED);
+}
+
+/* Whether a pass that fails half-way leaves a K/V that no longer is the log's. */
+static bool has_rings(const pal_session *s)
+{
+	return s->bounded || s->kv.shape.slide;
+}
+
 pal_status pal_session_append(pal_session *s, const int32_t *ids, size_t n, float *logits,
 			      pal_session_progress progress, void *user, pal_error *err)
 {
 	pal_status status = check_ids(s, ids, n, err);
 	if (status != PAL_OK || !n)
 		return status;
-	size_t n_vocab = s->model->h.n_vocab;
-	for (size_t done = 0; done < n;) {
-		size_t m = n - done < (size_t)s->n_batch ? n - done : (size_t)s->n_batch;
-		for (size_t i = 0; i < m; i++) {
-			float *to = logits ? logits + (done + i) * n_vocab : NULL;
-			if (!logits && done + i + 1 == n)
-				to = s->next_logits;
-			s->rows[i] = (pal__row){ids[done + i], s->length + (int64_t)(done + i),
-						&s->kv, to};
-		}
-		pal__forward(s->model, &s->scratch, s->rows, (int)m, NULL);
-		done += m;
-		if (progress && !progress(user, done, n))
-			return pal__fail(err, PAL_ECANCELLED, "cancelled after %zu of %zu tokens",
-					 done, n);
-	}
-	status = pal__model_intact(s->model, err);
-	if (status != PAL_OK)
+	uint64_t n_events = s->n_events;
+	status = pal__session_refresh(s, err);
+	if (!status && s->bounded)
+		status = pal__disk_write(&s->log_file, ids, n * sizeof *ids,
+					 (uint64_t)s->length * sizeof *ids, err);
+	if (status)
 		return status;
-	memcpy(s->log + s->length, ids, n * sizeof *ids);
+	status = pal__session_read(s, &(pal__reading){ids, n, logits, progress, user, false}, err);
+	if (status) {
+		s->stale = s->stale || has_rings(s);
+		s->n_events = n_events;
+		return status;
+	}
+	if (!s->bounded)
+		memcpy(s->log + s->length, ids, n * sizeof *ids);
+	int64_t before = s->length;
 	s->length += (int64_t)n;
+	if (s->bounded && before / 65536 != s->length / 65536)
+		forget_log(s);
 	if (logits)
-		memcpy(s->next_logits, logits + (n - 1) * n_vocab, n_vocab * sizeof *logits);
-	float *before = s->logits;
+		memcpy(s->next_logits, logits + (n - 1) * s->model->h.n_vocab,
+		       s->model->h.n_vocab * sizeof *logits);
+	float *last = s->logits;
 	s->logits = s->next_logits;
-	s->next_logits = before;
+	s->next_logits = last;
 	s->has_logits = true;
 	return PAL_OK;
+}
+
+/* --- going back --------------------------------------------------------------------- */
+
+/* Forgets everything but log and events. */
+static void empty(pal_session *s)
+{
+	s->kv.far_rows = (size_t)s->kv.shape.sink;
+	s->restore.kept = s->restore.index.end = s->restore.spill.end = 0;
+	s->restore.n_chunks = 0;
+}
+
+/* Log and events once more, from the start. */
+static pal_status replay(pal_session *s, pal_error *err)
+{
+	int64_t end = s->length;
+	pal_status status = PAL_OK;
+	empty(s);
+	s->length = 0;
+	for (uint64_t i = 0; !status && s->length < end;) {
+		pal_event e = {.position = end};
+		if (i < s->n_events)
+			status = pal_session_event(s, i, &e, err);
+		pal__reading r = {.ids = s->log + s->length,
+				  .n = (size_t)(e.position - s->length),
+				  .replay = true};
+		if (!status && r.n)
+			status = pal__session_read(s, &r, err);
+		s->length = e.position;
+		for (; !status && i < s->n_events && e.position == s->length; i++) {
+			pal__recalling again = {.at = e.position,
+						.reread = e.reread,
+						.chunks = e.chunks,
+						.sources = e.sources,
+						.n = e.n_chunks,
+						.replay = true};
+			status = pal__session_event(s, &again, err);
+			if (!status && i + 1 < s->n_events)
+				status = pal_session_event(s, i + 1, &e, err);
+		}
+	}
+	s->length = end;
+	return status;
+}
+
+pal_status pal__session_refresh(pal_session *s, pal_error *err)
+{
+	if (!s->stale)
+		return PAL_OK;
+	pal_status status = replay(s, err);
+	s->stale = status != PAL_OK;
+	return status;
+}
+
+/* Whether what the last positions of a log of n tokens see is still in the rings. */
+static bool still_has(const pal_session *s, int64_t n)
+{
+	const pal__kv_shape *k = &s->kv.shape;
+	const pal__kv_ring *rings[] = {&s->kv.main, &s->kv.sliding};
+	int64_t sights[] = {k->window ? k->sink + k->window : 0, k->slide};
+	for (int i = 0; i < 2; i++) {
+		int64_t block = (s->length - 1) / PAL__ATTN_BLOCK + 1 - (int64_t)rings[i]->n_blocks;
+		if (sights[i] && rings[i]->n_layers && block > 0 &&
+		    n - k->reread - sights[i] + 1 < block * PAL__ATTN_BLOCK)
+			return false;
+	}
+	return true;
 }
 
 pal_status pal_session_truncate(pal_session *s, int64_t n, pal_error *err)
@@ -208,7 +409,81 @@ pal_status pal_session_truncate(pal_session *s, int64_t n, pal_error *err)
 	if (n < 0 || n > s->length)
 		return pal__fail(err, PAL_EINVAL, "cannot keep %lld tokens: the session has %lld",
 				 (long long)n, (long long)s->length);
-	s->has_logits = s->has_logits && n == s->length && n > 0;
+	if (n == s->length)
+		return PAL_OK;
+	uint64_t events = s->n_events;
+	pal_event e;
+	for (; events; events--) {
+		pal_status status = pal_session_event(s, events - 1, &e, err);
+		if (status)
+			return status;
+		if (e.position <= n)
+			break;
+	}
+	if (has_rings(s) && (events < s->n_events || !still_has(s, n)))
+		s->stale = true;
+	s->n_events = events;
+	pal__restore *r = &s->restore;
+	r->kept = r->kept < n ? r->kept : n;
+	r->index.end = r->index.end < n ? r->index.end : n;
+	r->spill.end = r->spill.end < n ? r->spill.end : n;
+	r->index.n_rows = 0;
+	s->has_logits = false;
 	s->length = n;
 	return PAL_OK;
+}
+
+pal_status pal__session_mark(pal_session *s, pal__mark *out, pal_error *err)
+{
+	pal_status status = pal__session_refresh(s, err);
+	if (status)
+		return status;
+	const pal__restore *r = &s->restore;
+	size_t row = s->model->h.n_vocab * sizeof(float);
+	pal__mark m = {.length = s->length,
+		       .kept = r->kept,
+		       .index_end = r->index.end,
+		       .spill_end = r->spill.end,
+		       .n_events = s->n_events,
+		       .far_rows = s->kv.far_rows,
+		       .n_chunks = r->n_chunks,
+		       .has_logits = s->has_logits,
+		       .kv = pal__alloc(s->kv.bytes),
+		       .logits = pal__alloc(row)};
+	if (!m.kv || !m.logits) {
+		pal__mark_free(&m);
+		return pal__fail_memory(err, "a mark", s->kv.bytes + row);
+	}
+	memcpy(m.chunks, r->chunks, sizeof m.chunks);
+	memcpy(m.sources, r->sources, sizeof m.sources);
+	memcpy(m.kv, s->kv.data, s->kv.bytes);
+	memcpy(m.logits, s->logits, row);
+	*out = m;
+	return PAL_OK;
+}
+
+void pal__session_rewind(pal_session *s, const pal__mark *m)
+{
+	pal__restore *r = &s->restore;
+	s->length = m->length;
+	s->n_events = m->n_events;
+	s->has_logits = m->has_logits;
+	s->stale = false;
+	s->kv.far_rows = m->far_rows;
+	r->kept = m->kept;
+	r->index.end = m->index_end;
+	r->spill.end = m->spill_end;
+	r->index.n_rows = 0;
+	r->n_chunks = m->n_chunks;
+	memcpy(r->chunks, m->chunks, sizeof m->chunks);
+	memcpy(r->sources, m->sources, sizeof m->sources);
+	memcpy(s->kv.data, m->kv, s->kv.bytes);
+	memcpy(s->logits, m->logits, s->model->h.n_vocab * sizeof(float));
+}
+
+void pal__mark_free(pal__mark *m)
+{
+	pal__free(m->kv);
+	pal__free(m->logits);
+	*m = (pal__mark){0};
 }

@@ -1,31 +1,102 @@
-/* Sessions: a token log and the K/V computed from it.
+/* Sessions: a token log, the K/V computed from it, and events that brought evicted K/V back.
  *
  * Invariants:
- *  - K/V holds exactly the positions of the log; `logits` are those of its last position
- *    while has_logits.
- *  - All memory is one arena, allocated when the session opens (contract C1).
+ *  - The K/V holds what the log's last position sees, as the log and the events say; `logits`
+ *    are those of its last position while has_logits.
+ *  - While `stale` the K/V holds less, after a failure half-way or a truncation that reached
+ *    behind a ring; whoever needs it replays log and events first.
+ *  - All memory is one arena, allocated when the session opens; log, events and what restoration
+ *    keeps of a bounded session are in files (contract C1).
  *  - The log grows only by tokens that were computed: an append that fails leaves the
  *    session as it was, its last logits too.
  */
 #ifndef PAL_SESSION_SESSION_H
 #define PAL_SESSION_SESSION_H
 
-#include "model/forward.h"
+#include "restore/restore.h"
 
 struct pal_session {
 	pal_model *model;
+	pal_session_options o; /* without zeros that stand for defaults */
 	int n_batch;
 	int64_t n_ctx, length;
 	pal__arena arena;
 	pal__kv kv;
 	pal__scratch scratch;
 	pal__row *rows;     /* [n_batch] */
-	int32_t *log;       /* [n_ctx] */
+	int32_t *log;       /* [n_ctx] in the arena, or a mapping of log_file */
 	float *logits;      /* [n_vocab] */
 	float *next_logits; /* [n_vocab] those of an append under way; then the two change places */
-	bool has_logits;
+	bool has_logits, stale;
+
+	bool bounded, restores;
+	size_t scratch_bytes;
+	pal__disk log_file, event_file;
+	uint64_t n_events, n_rounds, far_reads;
+	pal__restore restore;
+	double select_s, fill_s, reread_s;
 };
 
 pal_model *pal__session_model(const pal_session *s);
+
+/* The options with defaults and budget worked out, and the K/V they make. */
+pal_status pal__session_plan(const pal_model *m, const pal_session_options *options,
+			     pal_session_options *out, pal__kv_shape *shape, pal_error *err);
+
+/* Computes tokens ids[n] behind `length`, which the log file has already; logits as in
+ * pal_session_append. Does not change length. */
+typedef struct {
+	const int32_t *ids;
+	size_t n;
+	float *logits;
+	pal_session_progress progress;
+	void *user;
+	bool replay; /* no events but those that are replayed */
+} pal__reading;
+pal_status pal__session_read(pal_session *s, const pal__reading *reading, pal_error *err);
+
+/* Makes a stale session whole. */
+pal_status pal__session_refresh(pal_session *s, pal_error *err);
+
+/* Chunks into sight, and the last `reread` positions read again: an event at `at` tokens, which
+ * joins the list unless it is a replay. Logits of positions from `first` on go to `logits`
+ * [at - first][n_vocab], those of the last one to next_logits. */
+typedef struct {
+	int64_t at;
+	int reread;
+	const int32_t *chunks;
+	const uint8_t *sources; /* NULL: the session's source, with its fallback */
+	int n;
+	float *logits;
+	int64_t first;
+	bool replay;
+} pal__recalling;
+pal_status pal__session_event(pal_session *s, const pal__recalling *r, pal_error *err);
+
+/* Events of restore_prefill, at position `at`. */
+pal_status pal__session_restore_prefill(pal_session *s, int64_t at, float *logits, int64_t first,
+					pal_error *err);
+
+/* As generation goes on: brings in what the last position looks for, where it is not in sight. */
+pal_status pal__session_reselect(pal_session *s, pal_error *err);
+
+/* A session as it is now, to come back to: for many questions about one log. */
+typedef struct {
+	int64_t length, kept, index_end, spill_end;
+	uint64_t n_events;
+	size_t far_rows;
+	int n_chunks;
+	int32_t chunks[PAL_MAX_SLOTS];
+	uint8_t sources[PAL_MAX_SLOTS];
+	bool has_logits;
+	uint8_t *kv;   /* [kv.bytes] */
+	float *logits; /* [n_vocab] */
+} pal__mark;
+pal_status pal__session_mark(pal_session *s, pal__mark *out, pal_error *err);
+void pal__session_rewind(pal_session *s, const pal__mark *mark);
+void pal__mark_free(pal__mark *mark);
+
+/* Breaks restoration, for negative controls. other: of PAL__CONTROL_FOREIGN, at least as long. */
+void pal__session_control(pal_session *s, pal__control control, pal_session *other);
 
 #endif

@@ -56,6 +56,20 @@ const int32_t *pal_session_log(const pal_session *s)
 	return played.log;
 }
 
+pal_status pal_session_restore(pal_session *s, pal_error *err)
+{
+	(void)s;
+	(void)err;
+	return PAL_OK;
+}
+
+pal_status pal__session_reselect(pal_session *s, pal_error *err)
+{
+	(void)s;
+	(void)err;
+	return PAL_OK;
+}
+
 const float *pal_session_logits(const pal_session *s)
 {
 	(void)s;

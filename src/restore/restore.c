@@ -1,0 +1,148 @@
+#include "restore/restore.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/checked.h"
+
+static const char *const names[] = {"recompute", "spill", "hidden", "project"};
+
+static bool spills(const pal__restore *r)
+{
+	return r->source == PAL_SOURCE_SPILL;
+}
+
+pal_status pal__restore_shape(pal__restore *r, const pal__site *site, const pal_session_options *o,
+			      size_t *bytes, pal_error *err)
+{
+	static const pal__pack_kind kinds[] = {PAL__PACK_F16, PAL__PACK_INT8, PAL__PACK_AFFINE4};
+	*r = (pal__restore){.site = *site, .source = o->source, .slots = o->slots};
+	if (o->source != PAL_SOURCE_RECOMPUTE && o->source != PAL_SOURCE_SPILL)
+		return pal__fail(err, PAL_EUNSUPPORTED, "the source %d is not known",
+				 (int)o->source);
+	if ((unsigned)o->spill_type >= sizeof kinds / sizeof kinds[0])
+		return pal__fail(err, PAL_EINVAL, "the spill type %d is not known",
+				 (int)o->spill_type);
+	pal__index_shape(&r->index, site->m, &site->kv->shape, NULL, 0, NULL, 0,
+			 o->restore_prefill ? 64 : 4);
+	size_t runs, index, rope = PAL__SPAN_ROWS * site->m->h.n_rot * sizeof(float);
+	*bytes = pal__arena_need(rope);
+	bool fits = pal__runs_need(site, &runs) && pal__add_size(*bytes, runs, bytes) &&
+		    pal__index_need(&r->index, &index) && pal__add_size(*bytes, index, bytes);
+	if (spills(r))
+		fits = fits &&
+		       pal__spill_shape(&r->spill, site, kinds[o->spill_type], o->disk_budget) &&
+		       pal__add_size(*bytes, pal__spill_need(&r->spill, site), bytes);
+	return fits ? PAL_OK : pal__fail(err, PAL_ELIMIT, "the session is too large");
+}
+
+pal_status pal__restore_init(pal__restore *r, pal__arena *arena, const char *dir, pal_error *err)
+{
+	r->site.rope = pal__arena_take(arena, PAL__SPAN_ROWS * r->site.m->h.n_rot * sizeof(float));
+	pal__runs_init(&r->runs, &r->site, arena);
+	pal_status s = pal__index_init(&r->index, arena, dir, err);
+	if (!s && spills(r))
+		s = pal__spill_init(&r->spill, &r->site, arena, dir, err);
+	return s;
+}
+
+void pal__restore_close(pal__restore *r)
+{
+	pal__index_close(&r->index);
+	if (spills(r))
+		pal__spill_close(&r->spill);
+}
+
+pal_status pal__restore_keep(pal__restore *r, int64_t end, pal_error *err)
+{
+	if (end <= r->kept)
+		return PAL_OK;
+	pal_status s = pal__index_keep(&r->index, r->site.kv, end, err);
+	if (!s && spills(r))
+		s = pal__spill_keep(&r->spill, &r->site, end, &r->dropped, err);
+	if (!s)
+		r->kept = end;
+	return s;
+}
+
+int64_t pal__restore_end(const pal__restore *r, int64_t pos)
+{
+	pal__kv_sight sight = pal__kv_sees(
+		r->site.kv, r->site.kv->shape.slide ? r->site.kv->shape.slide_every - 1 : 0, pos);
+	return sight.far ? sight.first : 0;
+}
+
+static pal_status fill_one(pal__restore *r, pal_source source, const pal__span *span,
+			   pal_error *err)
+{
+	pal__restore *from = r->other ? r->other : r;
+	if (source == PAL_SOURCE_RECOMPUTE) {
+		pal__recompute(&r->runs, &r->site, span, 1);
+		return PAL_OK;
+	}
+	if (source == PAL_SOURCE_SPILL && spills(from))
+		return pal__spill_fill(&from->spill, &r->site, span, err);
+	return pal__fail(err, PAL_EINVAL, "this session has no source %s",
+			 (size_t)source < PAL_N_SOURCES ? names[source] : "of that number");
+}
+
+/* The spans of chunks, one behind the other, without what is not evicted or twice. */
+static void lay_spans(const pal__restore *r, const int32_t *chunks, int n, int64_t end,
+		      pal__span *spans)
+{
+	int64_t before = r->site.kv->shape.sink;
+	size_t row = (size_t)before;
+	for (int i = 0; i < n; i++) {
+		int64_t from = (int64_t)chunks[i] * PAL_CHUNK - PAL_CHUNK_MARGIN,
+			to = from + PAL__SPAN_ROWS;
+		from = from < before ? before : from;
+		to = to > end ? end : to;
+		to = to < from ? from : to;
+		spans[i] = (pal__span){from, to, row};
+		row += (size_t)(to - from);
+		before = to;
+	}
+}
+
+pal_status pal__restore_fill(pal__restore *r, const int32_t *chunks, const uint8_t *sources, int n,
+			     int64_t end, bool exact, pal_error *err)
+{
+	pal__span spans[PAL_MAX_SLOTS];
+	pal_error why;
+	const int32_t *log = r->site.log;
+	assert(n <= r->slots);
+	lay_spans(r, chunks, n, end, spans);
+	if (r->other)
+		r->site.log = r->other->site.log;
+	pal_status s = PAL_OK;
+	/* Those that are read again go together, as many as fit a batch. */
+	pal__span again[PAL_MAX_SLOTS] = {{0}};
+	size_t n_again = 0;
+	for (int i = 0; i < n && !s; i++) {
+		pal_source source = exact ? (pal_source)sources[i] : r->source;
+		r->chunks[i] = chunks[i];
+		r->sources[i] = (uint8_t)source;
+		if (source != PAL_SOURCE_RECOMPUTE && fill_one(r, source, &spans[i], &why)) {
+			if (exact) {
+				s = pal__fail(err, why.code, "%s", why.text);
+				break;
+			}
+			r->fallbacks++;
+			snprintf(r->note, sizeof r->note, "%.200s: recomputed", why.text);
+			source = PAL_SOURCE_RECOMPUTE;
+			r->sources[i] = (uint8_t)source;
+		}
+		if (source == PAL_SOURCE_RECOMPUTE)
+			again[n_again++] = spans[i];
+		r->filled[source]++;
+	}
+	if (!s)
+		pal__recompute(&r->runs, &r->site, again, n_again);
+	r->site.log = log;
+	r->n_chunks = s ? 0 : n;
+	r->site.kv->far_rows =
+		n && !s ? spans[n - 1].row + (size_t)(spans[n - 1].end - spans[n - 1].from)
+			: (size_t)r->site.kv->shape.sink;
+	return s;
+}
