@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Goes on from WORK/model.pt with text that has facts and questions in it (recalltext.py).
 
-  recall.py WORK --out NAME [--from NAME] [--hard] [--minutes 50] [--resume]
+  recall.py WORK --out NAME [--from NAME] [--hard] [--favour KIND] [--lr 1] [--minutes 50]
+            [--resume]
 
 Writes WORK/NAME.pt (weights) and WORK/NAME.state (all that --resume needs) every two minutes,
 WORK/NAME.jsonl is the log. Lengths grow as the answers become right. With --hard there are
@@ -85,6 +86,7 @@ def train(rank, a):
     tasks = json.loads((pathlib.Path(__file__).parent / "tasks.json").read_text())
     data = np.memmap(a.work / "train.bin", dtype=np.uint16, mode="r")
     writer = Writer(tok, tasks, data, np.random.default_rng([7, rank, int(a.resume)]))
+    writer.favour(a.favour)
     model = Model(Config(ctx=2048)).to(device)
     model.load_state_dict(torch.load(a.work / f"{a.start}.pt", map_location=device))
     naming, trained = None, model
@@ -123,7 +125,8 @@ def train(rank, a):
         (a.work / f"{a.out}.pt.new").rename(a.work / f"{a.out}.pt")
         torch.save({"model": plain, "adam": adam.state_dict(), "muon": muon.momentum,
                     "naming": naming.state_dict() if naming else None, "stage": stage,
-                    "step": step, "tokens": tokens, "mean": mean, "gone": time.time() - start}, a.work / f"{a.out}.state")
+                    "step": step, "tokens": tokens, "mean": mean, "gone": time.time() - start},
+                   a.work / f"{a.out}.state")
 
     while True:
         clock = torch.tensor([(time.time() - start) / (60 * a.minutes), float(stage)])
@@ -142,6 +145,7 @@ def train(rank, a):
         (0.5 * text + both).backward()
         average_gradients(trained, a.workers)
         rate = min(1, (step + 1) / 30) * min(1, max(0.02, (1 - part) / 0.6))
+        rate *= a.lr
         muon.step(LR_MUON * rate)
         for group in adam.param_groups:
             group["lr"] = LR_ADAM * rate
@@ -174,6 +178,8 @@ def main():
     ap.add_argument("--out", required=True)
     ap.add_argument("--from", dest="start", default="model")
     ap.add_argument("--hard", action="store_true")
+    ap.add_argument("--favour", metavar="KIND", help="a kind of task to make three times as likely")
+    ap.add_argument("--lr", type=float, default=1, help="factor of the learning rates")
     ap.add_argument("--minutes", type=float, default=50)
     ap.add_argument("--workers", type=int, default=2)
     ap.add_argument("--stage", type=int, help="the curriculum's stage to begin with")
