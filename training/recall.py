@@ -85,8 +85,9 @@ def train(rank, a):
     tok = tokenizers.Tokenizer.from_file(str(a.work / "tokenizer.json"))
     tasks = json.loads((pathlib.Path(__file__).parent / "tasks.json").read_text())
     data = np.memmap(a.work / "train.bin", dtype=np.uint16, mode="r")
-    writer = Writer(tok, tasks, data, np.random.default_rng([7, rank, int(a.resume)]))
-    writer.favour(a.favour)
+    writer = Writer(tok, tasks, data, np.random.default_rng([a.seed, rank, int(a.resume)]))
+    for kind in a.favour:
+        writer.favour(kind)
     model = Model(Config(ctx=2048)).to(device)
     model.load_state_dict(torch.load(a.work / f"{a.start}.pt", map_location=device))
     naming, trained = None, model
@@ -178,8 +179,10 @@ def main():
     ap.add_argument("--out", required=True)
     ap.add_argument("--from", dest="start", default="model")
     ap.add_argument("--hard", action="store_true")
-    ap.add_argument("--favour", metavar="KIND", help="a kind of task to make three times as likely")
+    ap.add_argument("--favour", metavar="KIND", action="append", default=[],
+                    help="a kind of task to make three times as likely; may be repeated")
     ap.add_argument("--lr", type=float, default=1, help="factor of the learning rates")
+    ap.add_argument("--seed", type=int, default=7)
     ap.add_argument("--minutes", type=float, default=50)
     ap.add_argument("--workers", type=int, default=2)
     ap.add_argument("--stage", type=int, help="the curriculum's stage to begin with")

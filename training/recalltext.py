@@ -22,7 +22,7 @@ class Writer:
         self.hard = [k for k in kinds if kinds[k].get("hard")]
 
     def favour(self, kind):
-        """Makes a kind of task (or none) three times as likely."""
+        """Makes a kind of task three times as likely."""
         for group in (self.easy, self.hard):
             group += [kind] * 2 * (kind in group)
 
