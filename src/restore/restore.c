@@ -32,7 +32,7 @@ static pal_status open_side(pal__restore *r, const pal_session_options *o, pal_e
 		if (!beside)
 			return pal__fail_memory(err, "a path", n + sizeof side);
 		memcpy(beside, m->path, n - strlen(end));
-		strcpy(beside + n - strlen(end), side);
+		memcpy(beside + n - strlen(end), side, sizeof side);
 		path = access(beside, F_OK) ? NULL : beside;
 	}
 	pal_status s = path ? pal__sidecar_open(path, m, &r->side, err) : PAL_OK;

@@ -125,7 +125,8 @@ static double difference(const memory *a, const uint8_t *far, size_t layer)
 	size_t end = spans[N_SPANS - 1].row + 48, stride = (s->head_dim + 15) / 16 * 16;
 	for (size_t head = 0; head < s->n_kv_heads; head++)
 		for (size_t row = 4; row < end; row++) {
-			pal__attn_kv b = pal__kv_far_block(&a->kv, a->m->kernels, layer, head, row / 64, NULL);
+			pal__attn_kv b = pal__kv_far_block(&a->kv, a->m->kernels, layer, head,
+							   row / 64, NULL);
 			size_t at = row % 64;
 			const float *k = b.k, *v = b.v;
 			const float *k_was =
