@@ -20,8 +20,8 @@ static pal_status bytes_of(const char *option, const char *text, uint64_t *out, 
 	for (const char *u = units; unit && u <= unit; u++)
 		x *= 1024;
 	if (end == text || (*end && (!unit || end[1])) || !(x >= 1 && x <= 1e15))
-		return pal__fail(err, PAL_EINVAL, "--%s %s: 1 to 1e15 bytes are possible, such as 4M",
-				 option, text);
+		return pal__fail(err, PAL_EINVAL,
+				 "--%s %s: 1 to 1e15 bytes are possible, such as 4M", option, text);
 	*out = (uint64_t)x;
 	return PAL_OK;
 }

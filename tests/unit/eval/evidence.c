@@ -269,7 +269,7 @@ static void other_verdicts(void **state)
 	json_array_remove(at(e, "arms"), 3);
 	json_array_remove(at(e, "logs/0/runs"), 3);
 	json_array_remove(at(e, "logs/1/runs"), 3);
-	expect_verdict(e, "failed", "the control zero was not run");
+	expect_verdict(e, "failed", "the control zero was asked 0 questions");
 }
 
 struct change {
@@ -364,7 +364,10 @@ static void refused(void **state)
 	refuse(e, "impossible counts");
 	e = good();
 	json_array_remove(at(e, "logs/1/runs"), 4);
-	refuse(e, "log 1: arm spill-f16!shuffle is missing");
+	refuse(e, "arm spill-f16!shuffle at 16384: 250 questions of 500");
+	e = good();
+	json_array_remove(at(e, "logs/1/runs"), 2);
+	refuse(e, "log 1: arm spill-f16 is missing");
 	refuse(json_array(), "not a JSON object");
 }
 
