@@ -95,8 +95,10 @@ static void open_memory(memory *a, const char *path)
 			      .left = 20,
 			      .log = tokens};
 	a->kv.shape = shape;
-	assert_true(pal__kv_need(&shape, &kv) && pal__scratch_need(a->m, BATCH, &scratch) &&
-		    pal__runs_need(&a->site, &runs) && pal__projector_need(&a->side, &projector));
+	assert_true(pal__kv_need(&shape, &kv));
+	assert_true(pal__scratch_need(a->m, BATCH, &scratch));
+	assert_true(pal__runs_need(&a->site, &runs));
+	assert_true(pal__projector_need(&a->side, &projector));
 	size_t all = kv + scratch + runs + projector + pal__arena_need(rope);
 	assert_int_equal(pal__arena_init(&a->arena, all, "a test", NULL), PAL_OK);
 	pal__kv_init(&a->kv, &shape, &a->arena);
