@@ -9,16 +9,27 @@
 #include <unistd.h>
 
 static _Atomic int64_t fail_after = -1;
+static _Atomic bool failed;
 
 void pal__disk_fail_after(int64_t n)
 {
 	atomic_store(&fail_after, n);
+	atomic_store(&failed, false);
+}
+
+bool pal__disk_failed(void)
+{
+	return atomic_load(&failed);
 }
 
 static bool injected(void)
 {
 	int64_t n = atomic_load(&fail_after);
-	return n >= 0 && (n == 0 || atomic_fetch_sub(&fail_after, 1) <= 0);
+	while (n > 0 && !atomic_compare_exchange_weak(&fail_after, &n, n - 1))
+		;
+	if (n == 0)
+		atomic_store(&failed, true);
+	return n == 0;
 }
 
 static int open_unnamed(const char *dir)

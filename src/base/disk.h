@@ -31,6 +31,8 @@ pal_status pal__disk_read(const pal__disk *d, void *to, size_t n, uint64_t at, p
 /* Gives the bytes [at, at + n) back to the system; they read as zeros, or as they were. */
 void pal__disk_forget(pal__disk *d, uint64_t at, uint64_t n);
 
-void pal__disk_fail_after(int64_t n); /* counting from 0; n < 0: never */
+/* As in mem.h, of reads and writes: the n-th and all later ones fail; n < 0: none. */
+void pal__disk_fail_after(int64_t n);
+bool pal__disk_failed(void); /* whether an injected failure has happened */
 
 #endif

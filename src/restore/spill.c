@@ -82,34 +82,49 @@ static void pack_item(void *arg, size_t item, int worker)
 	}
 }
 
+static uint64_t place_of(const pal__spill *x, int64_t record)
+{
+	return (uint64_t)(record % x->capacity) * x->record_bytes;
+}
+
 static uint64_t checksum(const pal__spill *x, int64_t record)
 {
 	return XXH3_64bits_withSeed(x->record + HEADER, x->record_bytes - HEADER,
 				    (XXH64_hash_t)record);
 }
 
+/* Makes room for a record. Behind a truncation, the one that is written again is the first. A chunk
+ * goes with its first record, and is counted when it goes the first time. */
+static void make_room(pal__spill *x, int64_t record, uint64_t *dropped)
+{
+	bool again = x->end > record * PAL__SPILL_ROWS;
+	if (x->first > record)
+		x->first = record;
+	for (; x->first <= record - x->capacity; x->first++)
+		*dropped += !again && x->first % (PAL_CHUNK / PAL__SPILL_ROWS) == 0;
+}
+
 pal_status pal__spill_keep(pal__spill *x, const pal__site *s, int64_t end, uint64_t *dropped,
 			   pal_error *err)
 {
 	size_t items = s->kv->main.n_layers * s->m->h.n_kv_heads;
-	for (int64_t record = x->end / PAL__SPILL_ROWS; x->end < end && x->capacity > 0; record++) {
-		int64_t from = record * PAL__SPILL_ROWS;
-		copying c = {x, s, NULL, from,
-			     from + PAL__SPILL_ROWS < end ? from + PAL__SPILL_ROWS : end};
-		memset(x->record, 0, x->record_bytes);
-		pal__angles(s->m, from, (size_t)(c.end - from), x->angles);
-		pal__pool_run(s->m->pool, items, pack_item, &c);
-		uint64_t sum = checksum(x, record);
-		memcpy(x->record, &sum, HEADER);
-		pal_status status =
-			pal__disk_write(&x->disk, x->record, x->record_bytes,
-					(uint64_t)(record % x->capacity) * x->record_bytes, err);
-		if (status)
-			return status;
-		*dropped += record >= x->capacity && x->end == from;
+	for (int64_t record = x->end / PAL__SPILL_ROWS; x->end < end; record++) {
+		int64_t from = record * PAL__SPILL_ROWS, to = from + PAL__SPILL_ROWS;
+		copying c = {x, s, NULL, from, to < end ? to : end};
+		make_room(x, record, dropped);
+		if (x->capacity > 0) {
+			memset(x->record, 0, x->record_bytes);
+			pal__angles(s->m, from, (size_t)(c.end - from), x->angles);
+			pal__pool_run(s->m->pool, items, pack_item, &c);
+			uint64_t sum = checksum(x, record);
+			memcpy(x->record, &sum, HEADER);
+			pal_status status = pal__disk_write(&x->disk, x->record, x->record_bytes,
+							    place_of(x, record), err);
+			if (status)
+				return status;
+		}
 		x->end = c.end;
 	}
-	x->end = end > x->end ? end : x->end;
 	return PAL_OK;
 }
 
@@ -132,7 +147,6 @@ static void unpack_item(void *arg, size_t item, int worker)
 pal_status pal__spill_fill(pal__spill *x, pal__site *s, const pal__span *span, pal_error *err)
 {
 	size_t items = s->kv->main.n_layers * s->m->h.n_kv_heads;
-	int64_t last = (x->end - 1) / PAL__SPILL_ROWS;
 	if (span->end > x->end)
 		return pal__fail(err, PAL_ELIMIT,
 				 "the spill file ends at position %lld, before %lld",
@@ -141,13 +155,12 @@ pal_status pal__spill_fill(pal__spill *x, pal__site *s, const pal__span *span, p
 	for (int64_t pos = span->from; pos < span->end;) {
 		int64_t record = pos / PAL__SPILL_ROWS, end = (record + 1) * PAL__SPILL_ROWS;
 		uint64_t sum;
-		if (record <= last - x->capacity || x->capacity <= 0)
+		if (record < x->first)
 			return pal__fail(err, PAL_ELIMIT,
 					 "the spill file has dropped positions %lld to %lld",
 					 (long long)(record * PAL__SPILL_ROWS), (long long)end - 1);
-		pal_status status =
-			pal__disk_read(&x->disk, x->record, x->record_bytes,
-				       (uint64_t)(record % x->capacity) * x->record_bytes, err);
+		pal_status status = pal__disk_read(&x->disk, x->record, x->record_bytes,
+						   place_of(x, record), err);
 		if (status)
 			return status;
 		memcpy(&sum, x->record, HEADER);

@@ -21,6 +21,7 @@ typedef struct {
 	size_t row_bytes, record_bytes; /* of K or V of a head; of a record, checksum included */
 	int64_t capacity;               /* records; INT64_MAX: no limit */
 	int64_t end;                    /* positions written */
+	int64_t first;                  /* record: those before it are dropped */
 	uint8_t *record;                /* scratch */
 	float *angles;
 } pal__spill;
@@ -32,8 +33,8 @@ pal_status pal__spill_init(pal__spill *x, const pal__site *s, pal__arena *arena,
 			   pal_error *err);
 void pal__spill_close(pal__spill *x);
 
-/* Writes positions up to `end`, which the site's K/V still has. Records that budget took away are
- * added to *dropped. */
+/* Writes positions up to `end`, which the site's K/V still has. Chunks whose first record the
+ * budget took away are added to *dropped. */
 pal_status pal__spill_keep(pal__spill *x, const pal__site *s, int64_t end, uint64_t *dropped,
 			   pal_error *err);
 

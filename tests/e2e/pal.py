@@ -18,7 +18,7 @@ from tap import TapRunner
 from terminal import Terminal
 
 PAL, MODEL, MANPAGE = (os.path.abspath(a) for a in sys.argv[1:4])
-COMMANDS = ("run", "chat", "tokenize", "logits", "inspect", "bench", "recall", "check")
+COMMANDS = ("run", "chat", "tokenize", "logits", "inspect", "bench", "fit", "recall", "check")
 PROMPT = "Hello, there. The answer is"
 
 
@@ -133,8 +133,6 @@ class Usage(Case):
         self.fails("--kv-type q4", "logits", MODEL, "--kv-type", "q4")
 
     def test_what_this_version_has_not(self):
-        self.fails("--kv window: not available yet.*full", "run", MODEL, "-p", "x", "--kv",
-                   "window")
         self.fails("--draft ngram: not available yet.*none", "run", MODEL, "-p", "x", "--draft",
                    "ngram")
         other = "neon" if os.uname().machine == "x86_64" else "avx2"
