@@ -14,7 +14,7 @@
 
 struct cell {
 	int64_t n, hits, chunks, far_reads, fallbacks, found, us;
-	int64_t evicted_min, dead; /* dead: questions without a chunk, or without a read of one */
+	int64_t evicted_min, dead; /* dead: right without a chunk, or a read of one */
 };
 
 struct arm {
@@ -384,7 +384,7 @@ static void count(struct cell *c, const int64_t *live, bool hit, bool turns)
 	c->found += live[PAL__LIVE_FOUND];
 	c->us += live[PAL__LIVE_US];
 	/* In turns, what was restored for the last question may do for the next. */
-	c->dead += !live[PAL__LIVE_FAR_READS] || (!turns && !live[PAL__LIVE_CHUNKS]);
+	c->dead += hit && (!live[PAL__LIVE_FAR_READS] || (!turns && !live[PAL__LIVE_CHUNKS]));
 }
 
 static pal_status read_answers(const struct evidence *e, const struct log *l, const json_t *run,
@@ -758,7 +758,8 @@ static void judge(const struct evidence *e, struct claim *c)
 		rule(c, "failed", "%" PRId64 " questions: at least %d are needed", own->n,
 		     PAL__EVIDENCE_MIN);
 	else if (own->dead)
-		rule(c, "failed", "%" PRId64 " questions without a restored chunk that was read",
+		rule(c, "failed",
+		     "%" PRId64 " answers are right without a restored chunk that was read",
 		     own->dead);
 	else if (!turns && controls_fail(e, c))
 		return;

@@ -251,7 +251,11 @@ static void other_verdicts(void **state)
 	expect_verdict(e, nothing, "nothing was evicted");
 	e = samples();
 	live(e, 2, "16000 1 0 0 0 10");
-	expect_verdict(e, "failed", "500 questions without a restored chunk");
+	expect_verdict(e, "failed", "500 answers are right without a restored chunk");
+	e = samples(); /* wrong ones may lack one: they count as wrong */
+	live(e, 2, "16000 1 0 0 0 10");
+	answer(e, 2, "6 7", FACTS);
+	expect_verdict(e, "failed", "0.000 is recalled, less than 0.980");
 	e = samples();
 	answer(e, 2, "6 7", 6);
 	expect_verdict(e, "failed", "0.976 is recalled, less than 0.980");
