@@ -473,6 +473,15 @@ static void run_layer(const pass *a, size_t layer)
 	multiply(a, (preparation){.x = s->gate, .up = s->up}, (product[]){{&w->down, s->y}}, 1);
 }
 
+void pal__keys_values(pal_model *m, pal__scratch *s, size_t layer, int n)
+{
+	const pal__layer *w = &m->layers[layer];
+	pass a = {.m = m, .h = &m->h, .k = m->kernels, .s = s, .n = n};
+	assert(n >= 1 && n <= s->n_rows);
+	multiply(&a, (preparation){.x = s->x, .norm = w->attn_norm, .normed = s->y},
+		 (product[]){{&w->wk, s->k}, {&w->wv, s->v}}, 2);
+}
+
 static void embed_item(void *arg, size_t item, int worker)
 {
 	const pass *a = arg;

@@ -50,6 +50,10 @@ void pal__scratch_init(pal__scratch *s, const pal_model *m, int n_rows, pal__are
  * or NULL. */
 void pal__forward(pal_model *m, pal__scratch *s, const pal__row *rows, int n, const pal__tap *tap);
 
+/* The bare products s->k and s->v of a layer whose input of n rows is in s->x, to the bit as
+ * pal__forward makes them. Changes s->y. */
+void pal__keys_values(pal_model *m, pal__scratch *s, size_t layer, int n);
+
 /* What attention does to a bare product of layer `layer` before it rotates it: bias and norm. x:
  * [head_dim] of head `head` of q, of k, or of v. */
 typedef enum { PAL__Q, PAL__K, PAL__V } pal__part;

@@ -6,9 +6,9 @@
  * every instruction set, memory that does not depend on the log.
  *
  * The score of a chunk for a query position and a head set: its best position's scaled dot, by a
- * softmax over all chunks, summed over the set's heads, of which each has a
- * say in its 8 best chunks only; the most over the query positions
- * (docs/adr/0009). Chunks' means and bounds are far too weak; the best dot is not.
+ * softmax over all chunks, summed over the set's heads, each of which has a say in its 8 best
+ * chunks only; the most over the query positions (docs/adr/0009). Chunks' means and bounds are far
+ * too weak; the best dot is not.
  *
  * Invariants:
  *  - Slabs of PAL__SLAB positions are scored apart and joined in ascending order, so that

@@ -14,6 +14,11 @@ static bool spills(const pal__restore *r)
 	return r->source == PAL_SOURCE_SPILL;
 }
 
+static bool hides(const pal__restore *r)
+{
+	return r->source == PAL_SOURCE_HIDDEN;
+}
+
 static bool projects(const pal__restore *r)
 {
 	return r->source == PAL_SOURCE_PROJECT;
@@ -49,9 +54,8 @@ pal_status pal__restore_shape(pal__restore *r, const pal__site *site, const pal_
 {
 	static const pal__pack_kind kinds[] = {PAL__PACK_F16, PAL__PACK_INT8, PAL__PACK_AFFINE4};
 	*r = (pal__restore){.site = *site, .source = o->source, .slots = o->slots};
-	r->index.disk = r->spill.disk = PAL__NO_DISK;
-	if (o->source != PAL_SOURCE_RECOMPUTE && o->source != PAL_SOURCE_SPILL &&
-	    o->source != PAL_SOURCE_PROJECT)
+	r->index.disk = r->spill.disk = r->hidden.disk = PAL__NO_DISK;
+	if ((unsigned)o->source >= PAL_N_SOURCES)
 		return pal__fail(err, PAL_EUNSUPPORTED, "the source %d is not known",
 				 (int)o->source);
 	if ((unsigned)o->spill_type >= sizeof kinds / sizeof kinds[0])
@@ -73,6 +77,9 @@ pal_status pal__restore_shape(pal__restore *r, const pal__site *site, const pal_
 		fits = fits &&
 		       pal__spill_shape(&r->spill, site, kinds[o->spill_type], o->disk_budget) &&
 		       pal__add_size(*bytes, pal__spill_need(&r->spill, site), bytes);
+	if (hides(r))
+		fits = fits && pal__hidden_shape(&r->hidden, site, o->disk_budget) &&
+		       pal__add_size(*bytes, pal__hidden_need(&r->hidden), bytes);
 	return fits ? PAL_OK : pal__fail(err, PAL_ELIMIT, "the session is too large");
 }
 
@@ -85,6 +92,8 @@ pal_status pal__restore_init(pal__restore *r, pal__arena *arena, const char *dir
 	pal_status s = pal__index_init(&r->index, arena, dir, err);
 	if (!s && spills(r))
 		s = pal__spill_init(&r->spill, &r->site, arena, dir, err);
+	if (!s && hides(r))
+		s = pal__hidden_init(&r->hidden, arena, dir, err);
 	return s;
 }
 
@@ -92,6 +101,7 @@ void pal__restore_close(pal__restore *r)
 {
 	pal__index_close(&r->index);
 	pal__spill_close(&r->spill);
+	pal__hidden_close(&r->hidden);
 	pal__sidecar_close(&r->side);
 }
 
@@ -105,6 +115,21 @@ pal_status pal__restore_keep(pal__restore *r, int64_t end, pal_error *err)
 	if (!s)
 		r->kept = end;
 	return s;
+}
+
+void pal__restore_tap(void *restore, size_t layer, const pal__scratch *s, int n)
+{
+	pal__restore *r = restore;
+	pal__index_tap(&r->index, layer, s, n);
+	if (hides(r))
+		pal__hidden_write(&r->hidden, &r->site, layer, s, n, &r->dropped);
+}
+
+pal_status pal__restore_tapped(pal__restore *r, pal_error *err)
+{
+	pal_error e = r->hidden.error;
+	r->hidden.error = (pal_error){0};
+	return e.code ? pal__fail(err, e.code, "%s", e.text) : PAL_OK;
 }
 
 int64_t pal__restore_end(const pal__restore *r, int64_t pos)
@@ -127,6 +152,8 @@ static pal_status fill_one(pal__restore *r, pal_source source, const pal__span *
 	pal__restore *from = r->other ? r->other : r;
 	if (source == PAL_SOURCE_SPILL && spills(from))
 		return pal__spill_fill(&from->spill, &r->site, span, err);
+	if (source == PAL_SOURCE_HIDDEN && hides(from))
+		return pal__hidden_fill(&from->hidden, &r->site, span, err);
 	return pal__fail(err, PAL_EINVAL, "this session has no source %s",
 			 (size_t)source < PAL_N_SOURCES ? names[source] : "of that number");
 }

@@ -10,6 +10,7 @@
 #ifndef PAL_RESTORE_RESTORE_H
 #define PAL_RESTORE_RESTORE_H
 
+#include "restore/hidden.h"
 #include "restore/index.h"
 #include "restore/project.h"
 #include "restore/spill.h"
@@ -20,6 +21,7 @@ struct pal__restore {
 	pal__runs runs;
 	pal__index index;
 	pal__spill spill;
+	pal__hidden hidden;
 	pal__sidecar side; /* zeros: none */
 	pal__projector projector;
 	pal_source source;
@@ -46,6 +48,11 @@ void pal__restore_close(pal__restore *r);
 
 /* Positions up to `end` are final, and still in the K/V. On failure they are not kept. */
 pal_status pal__restore_keep(pal__restore *r, int64_t end, pal_error *err);
+
+/* Sees every forward pass over the site's rows: pal__tap's `at`, whose user is the pal__restore.
+ * What failed then is told afterwards, and the K/V are not all kept. */
+void pal__restore_tap(void *restore, size_t layer, const pal__scratch *s, int n);
+pal_status pal__restore_tapped(pal__restore *r, pal_error *err);
 
 /* The chunks that have positions which are evicted for a query at pos, and are kept. */
 int64_t pal__restore_end(const pal__restore *r, int64_t pos);

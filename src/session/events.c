@@ -39,9 +39,9 @@ static pal_status record(pal_session *s, const pal__recalling *r, pal_error *err
 
 /* Positions [at - reread, at) once more. Those that the log does not have yet are in rows to come,
  * and so their tokens are read from the log file, which has them. */
-static void read_again(pal_session *s, const pal__recalling *r)
+static pal_status read_again(pal_session *s, const pal__recalling *r, pal_error *err)
 {
-	pal__tap tap = {.at = pal__index_tap, .user = &s->restore.index};
+	pal__tap tap = {.at = pal__restore_tap, .user = &s->restore};
 	size_t n_vocab = s->model->h.n_vocab;
 	for (int64_t pos = r->at - r->reread; pos < r->at;) {
 		size_t n = (size_t)(r->at - pos);
@@ -58,6 +58,7 @@ static void read_again(pal_session *s, const pal__recalling *r)
 		pal__forward(s->model, &s->scratch, s->rows, (int)n, &tap);
 		pos += (int64_t)n;
 	}
+	return pal__restore_tapped(&s->restore, err);
 }
 
 pal_status pal__session_event(pal_session *s, const pal__recalling *r, pal_error *err)
@@ -74,9 +75,9 @@ pal_status pal__session_event(pal_session *s, const pal__recalling *r, pal_error
 		return status;
 	double filled = pal__now();
 	s->fill_s += filled - start;
-	read_again(s, r);
+	status = read_again(s, r, err);
 	s->reread_s += pal__now() - filled;
-	return pal__model_intact(s->model, err);
+	return status ? status : pal__model_intact(s->model, err);
 }
 
 /* An event at the end of the log, whose last logits it makes anew. On failure the session is as
@@ -255,7 +256,8 @@ void pal_session_get_stats(const pal_session *s, pal_session_stats *out)
 			       .kv_bytes = s->kv.bytes,
 			       .scratch_bytes = s->scratch_bytes,
 			       .disk_bytes = s->log_file.bytes + s->event_file.bytes +
-					     r->index.disk.bytes + r->spill.disk.bytes,
+					     r->index.disk.bytes + r->spill.disk.bytes +
+					     r->hidden.disk.bytes,
 			       .select_s = s->select_s,
 			       .fill_s = s->fill_s,
 			       .reread_s = s->reread_s};

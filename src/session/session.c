@@ -162,7 +162,8 @@ pal_status pal_session_open(pal_model *model, const pal_session_options *options
 	s->bounded = n.bounded;
 	s->restores = n.restores;
 	s->scratch_bytes = n.other;
-	s->log_file = s->event_file = s->restore.index.disk = s->restore.spill.disk = PAL__NO_DISK;
+	s->log_file = s->event_file = s->restore.index.disk = PAL__NO_DISK;
+	s->restore.spill.disk = s->restore.hidden.disk = PAL__NO_DISK;
 	status = pal__arena_init(&s->arena, bytes, "the session", err);
 	if (!status)
 		status = fill_in(s, &n, err);
@@ -236,12 +237,13 @@ static size_t piece(const pal_session *s, int64_t pos, size_t n)
 	return s->restores && s->o.restore_prefill && n > to_event ? to_event : n;
 }
 
-static void run(pal_session *s, size_t n)
+static pal_status run(pal_session *s, size_t n, pal_error *err)
 {
-	pal__tap tap = {.at = pal__index_tap, .user = &s->restore.index};
+	pal__tap tap = {.at = pal__restore_tap, .user = &s->restore};
 	for (size_t i = 0; i < n; i++)
 		count_far(s, s->rows[i].pos);
 	pal__forward(s->model, &s->scratch, s->rows, (int)n, s->restores ? &tap : NULL);
+	return s->restores ? pal__restore_tapped(&s->restore, err) : PAL_OK;
 }
 
 pal_status pal__session_read(pal_session *s, const pal__reading *r, pal_error *err)
@@ -259,7 +261,9 @@ pal_status pal__session_read(pal_session *s, const pal__reading *r, pal_error *e
 				to = s->next_logits;
 			s->rows[i] = (pal__row){r->ids[done + i], pos + (int64_t)i, &s->kv, to};
 		}
-		run(s, m);
+		status = run(s, m, err);
+		if (status)
+			return status;
 		done += m;
 		pos += (int64_t)m;
 		s->written = pos > s->written ? pos : s->written;
@@ -347,6 +351,7 @@ static void empty(pal_session *s)
 	s->kv.far_rows = (size_t)s->kv.shape.sink;
 	s->written = 0;
 	s->restore.kept = s->restore.index.end = s->restore.spill.end = 0;
+	s->restore.hidden.doubt_from = s->restore.hidden.doubt_end = 0;
 	s->restore.n_chunks = 0;
 }
 
@@ -469,6 +474,9 @@ pal_status pal__session_mark(pal_session *s, pal__mark *out, pal_error *err)
 void pal__session_rewind(pal_session *s, const pal__mark *m)
 {
 	pal__restore *r = &s->restore;
+	/* Events since have read the last positions again, in a context that is gone. */
+	if (s->n_events > m->n_events || s->stale)
+		pal__hidden_doubt(&r->hidden, m->length - s->kv.shape.reread, m->length);
 	s->length = m->length;
 	s->n_events = m->n_events;
 	s->has_logits = m->has_logits;

@@ -57,34 +57,31 @@ static void look_for(pal__index *x, int row, int64_t first, int64_t second)
 	}
 }
 
-/* A query vector's shares of attention by chunk, but for its 8 best ones zeros. */
+/* A query vector's shares by chunk, of which the best position speaks; only its 8 best ones. */
 static void shares(const pal__index *x, const float *q, size_t pair, size_t n, double *chunk)
 {
 	size_t hd = x->m->h.head_dim, chunks = (n + PAL_CHUNK - 1) / PAL_CHUNK;
-	double *dot = malloc(n * sizeof *dot), most = -INFINITY, sum = 0;
+	double best[LONG / PAL_CHUNK + 1], most = -INFINITY, sum = 0;
 	float k[PAL__KV_MAX_DIM];
-	assert_non_null(dot);
-	for (size_t i = 0; i < n; i++) {
-		kept_row(x, (int64_t)i, pair, k);
-		dot[i] = 0;
-		for (size_t d = 0; d < hd; d++)
-			dot[i] += (double)q[d] * (double)k[d];
-		dot[i] *= (double)x->m->h.attn_scale;
-		most = fmax(most, dot[i]);
-	}
-	memset(chunk, 0, chunks * sizeof *chunk);
-	for (size_t i = 0; i < n; i++)
-		chunk[i / PAL_CHUNK] = fmax(chunk[i / PAL_CHUNK], exp(dot[i] - most));
 	for (size_t c = 0; c < chunks; c++)
-		sum += chunk[c];
-	memcpy(dot, chunk, chunks * sizeof *dot);
+		best[c] = -INFINITY;
+	for (size_t i = 0; i < n; i++) {
+		double dot = 0;
+		kept_row(x, (int64_t)i, pair, k);
+		for (size_t d = 0; d < hd; d++)
+			dot += (double)q[d] * (double)k[d];
+		dot *= (double)x->m->h.attn_scale;
+		best[i / PAL_CHUNK] = fmax(best[i / PAL_CHUNK], dot);
+		most = fmax(most, dot);
+	}
+	for (size_t c = 0; c < chunks; c++)
+		sum += exp(best[c] - most);
 	for (size_t c = 0; c < chunks; c++) {
 		size_t better = 0;
 		for (size_t e = 0; e < chunks; e++)
-			better += dot[e] > dot[c];
-		chunk[c] = better < 8 ? dot[c] / sum : 0;
+			better += best[e] > best[c];
+		chunk[c] = better < 8 ? exp(best[c] - most) / sum : 0;
 	}
-	free(dot);
 }
 
 /* Of all chunks below end: the most over query rows of the heads' summed shares. */

@@ -15,6 +15,7 @@
 
 #define PAST_WINDOW 32
 #define PAST_SINK 4
+#define PAST_MOST 512 /* positions */
 
 static inline pal_model *past_model(const char *path, int threads, const char *isa)
 {
@@ -52,7 +53,7 @@ typedef struct {
 	pal_model *m;
 	pal_session *s;
 	size_t row;  /* floats of a position */
-	float *rows; /* [length][row] */
+	float *rows; /* [PAST_MOST][row] */
 } past;
 
 static inline pal_session *past_session(pal_model *m, const pal_session_options *o)
@@ -75,6 +76,7 @@ static inline void past_append(past *p, int64_t length)
 {
 	const pal__hparams *h = &p->m->h;
 	pal_error err;
+	assert_true(length <= PAST_MOST);
 	for (int64_t pos = pal_session_length(p->s); pos < length;) {
 		int32_t ids[16];
 		size_t n = 0;
@@ -95,7 +97,7 @@ static inline past past_open(const char *path, const pal_session_options *o, int
 {
 	past p = {.m = past_model(path, 2, NULL)};
 	p.row = p.m->h.n_layers * p.m->h.n_kv_heads * 2 * p.m->h.head_dim;
-	p.rows = malloc((size_t)length * p.row * sizeof *p.rows);
+	p.rows = malloc(PAST_MOST * p.row * sizeof *p.rows);
 	assert_non_null(p.rows);
 	p.s = past_session(p.m, o);
 	past_append(&p, length);

@@ -108,7 +108,7 @@ static void allocation_failures(void **state)
 	int64_t live = pal__mem_live();
 	int files = open_files();
 	(void)state;
-	for (int source = PAL_SOURCE_RECOMPUTE; source < PAL_SOURCE_HIDDEN; source++) {
+	for (int source = PAL_SOURCE_RECOMPUTE; source <= PAL_SOURCE_HIDDEN; source++) {
 		pal_status status = PAL_ENOMEM;
 		int n = 0;
 		for (; status; n++) {
@@ -234,6 +234,12 @@ static void disk_failures_spill(void **state)
 	disk_failures(PAL_SOURCE_SPILL);
 }
 
+static void disk_failures_hidden(void **state)
+{
+	(void)state;
+	disk_failures(PAL_SOURCE_HIDDEN);
+}
+
 /* What the budget has dropped is recomputed. */
 static void budget(void **state)
 {
@@ -264,6 +270,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(allocation_failures),
 		cmocka_unit_test(disk_failures_recompute),
 		cmocka_unit_test(disk_failures_spill),
+		cmocka_unit_test(disk_failures_hidden),
 		cmocka_unit_test(budget),
 	};
 	paths = argv + 1;
