@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Writes WORK/model.pt and WORK/tokenizer.json as a GGUF file (version 3).
 
-  export.py WORK OUT.gguf [--type q8_0|f16|f32]
+  export.py WORK OUT.gguf [--weights NAME] [--type q8_0|f16|f32]
 
+--weights: of WORK/NAME.pt instead of WORK/model.pt.
 Keys and tensor names are those of qwen3 models elsewhere, so that any runtime that reads such
 files reads this one. Matrices in the type given, norms in F32. --logits FILE: ids on standard
 input, their logits as raw float32 to FILE, computed from the weights as they were stored.
@@ -81,7 +82,7 @@ def describe(c, kind, parameters):
     m.text("general.type", "model")
     m.text("general.name", f"palimpsest {round(parameters / 1e6)}M")
     m.text("general.description", "A small demonstration model, trained on free software "
-           "documentation. It writes sentences, not facts.")
+           "documentation and on recalling what its context says. It writes sentences, not facts.")
     m.text("general.license", "mit")
     m.texts("general.languages", ["en"])
     m.u32("general.file_type", {"f32": 0, "f16": 1, "q8_0": 7}[kind])
@@ -142,10 +143,11 @@ def main():
     ap.add_argument("work", type=pathlib.Path)
     ap.add_argument("out", type=pathlib.Path)
     ap.add_argument("--type", choices=TYPES, default="q8_0")
+    ap.add_argument("--weights", default="model", metavar="NAME")
     ap.add_argument("--logits", type=pathlib.Path)
     a = ap.parse_args()
     c = Config()
-    state = torch.load(a.work / "model.pt", map_location="cpu")
+    state = torch.load(a.work / f"{a.weights}.pt", map_location="cpu")
     meta = describe(c, a.type, sum(t.numel() for t in state.values()))
     describe_tokenizer(meta, json.loads((a.work / "tokenizer.json").read_text()), c.vocab)
     tensors, read_back = [], {}

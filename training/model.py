@@ -20,7 +20,7 @@ class Config:
     kv_heads: int = 2
     head_dim: int = 64
     ff: int = 1024
-    ctx: int = 1024
+    ctx: int = 2048
     rope_base: float = 10000.0
     eps: float = 1e-6
 
@@ -90,18 +90,21 @@ class Model(nn.Module):
         self.blk = nn.ModuleList(Block(c) for _ in range(c.layers))
         self.output_norm = nn.Parameter(torch.ones(c.dim))
 
-    def forward(self, ids):
-        """ids: [B][T]; returns the hidden states under the output matrix, [B][T][dim]."""
+    def forward(self, ids, tap=False):
+        """ids: [B][T]; returns the hidden states under the output matrix, [B][T][dim], with tap
+        also the input of the last block."""
         c = self.c
         inv = c.rope_base ** (-torch.arange(0, c.head_dim, 2, device=ids.device) / c.head_dim)
         angle = torch.arange(ids.shape[1], device=ids.device)[:, None] * inv
         x = self.token_embd(ids)
-        if torch.is_autocast_cpu_enabled():
+        if torch.is_autocast_cpu_enabled() or torch.is_autocast_enabled():
             x = x.bfloat16()
         cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
         for block in self.blk:
+            before = x
             x = block(x, cos, sin)
-        return rms(x, self.output_norm, c.eps)
+        h = rms(x, self.output_norm, c.eps)
+        return (h, before) if tap else h
 
     def logits(self, hidden):
         return F.linear(hidden, self.token_embd.weight)

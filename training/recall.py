@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Goes on from WORK/model.pt with text that has facts and questions in it (recalltext.py).
 
-  recall.py WORK --out NAME [--from NAME] [--hard] [--minutes 50] [--resume]
+  recall.py WORK --out NAME [--from NAME] [--hard] [--favour KIND] [--lr 1] [--minutes 50]
+            [--resume]
 
 Writes WORK/NAME.pt (weights) and WORK/NAME.state (all that --resume needs) every two minutes,
 WORK/NAME.jsonl is the log. Lengths grow as the answers become right. With --hard there are
-tasks of two facts, and a second loss: at the prompt's last token the input of the last block
-must name the resolved thing (the answer's first token).
+tasks of two facts, and a second loss: at the prompt's last two tokens the input of the last block
+must name, through a matrix of its own, the thing whose code is the answer. It takes the first
+step of two into the blocks before the last, which the second step needs.
 Runs on a GPU as it is, where there is one.
 """
 import argparse
@@ -19,8 +21,9 @@ import tokenizers
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from torch import nn
 
-from model import Config, Model
+from model import Config, Model, rms
 from recalltext import ANSWER, FIRST, QUESTION, TEXT, Writer
 from train import Muon, average_gradients
 
@@ -30,22 +33,37 @@ LR_MUON, LR_ADAM = 0.01, 0.002
 
 
 def batch(writer, n, length, hard, device):
-    pairs = [writer.sample(length + 1, hard) for _ in range(n)]
-    ids = torch.tensor([p[0] for p in pairs], device=device)
-    return ids, torch.tensor([p[1] for p in pairs], device=device)
+    """Ids and counts, [n][length + 1], and the names as (place in all inputs, token)."""
+    rows = [writer.sample(length + 1, hard) for _ in range(n)]
+    names = [(i * length + at - back, t) for i, row in enumerate(rows) for at, name in row[2]
+             for back in (1, 2) for t in name if at > 1]
+    ids = torch.tensor([r[0] for r in rows], device=device)
+    return ids, torch.tensor([r[1] for r in rows], device=device), names
 
 
-def losses(model, ids, counts, chunk=2048):
-    """Mean -log p of text and of answers, and how many answers are right, first and whole."""
+def naming_loss(naming, model, before, names):
+    """Mean -log p of the names' tokens, from the input of the last block."""
+    at, want = torch.tensor(names, device=before.device).T
+    h = naming(rms(before.reshape(-1, model.c.dim)[at], naming.gain, model.c.eps))
+    return F.cross_entropy(F.linear(h, model.token_embd.weight).float(), want)
+
+
+def losses(model, naming, ids, counts, names, chunk=2048):
+    """Mean -log p of text and of answers (and of names), and how many answers are right, first
+    and whole."""
     device = "cuda" if ids.is_cuda else "cpu"
     with torch.autocast(device, dtype=torch.bfloat16):
-        h = model(ids[:, :-1]).reshape(-1, model.c.dim)
+        h, before = model(ids[:, :-1], tap=True)
+        h = h.reshape(-1, model.c.dim)
         want, what = ids[:, 1:].reshape(-1), counts[:, 1:].reshape(-1)
         nll, right = [], []
         for i in range(0, len(want), chunk):
             logits = F.linear(h[i:i + chunk], model.token_embd.weight).float()
             nll.append(F.cross_entropy(logits, want[i:i + chunk], reduction="none"))
             right.append(logits.detach().argmax(-1) == want[i:i + chunk])
+        name = None
+        if naming:
+            name = naming_loss(naming, model, before, names or [(0, 0)])
     nll, right = torch.cat(nll), torch.cat(right)
     answer, first = (what == ANSWER) | (what == FIRST), what == FIRST
     text = (what == TEXT).float() + 0.3 * (what == QUESTION).float()
@@ -54,7 +72,9 @@ def losses(model, ids, counts, chunk=2048):
     wrong = torch.zeros(int(first.sum()) + 1, device=ids.device)
     wrong.scatter_add_(0, number, (~right[answer]).float())
     exact = (wrong[1:] == 0).float().mean() if len(wrong) > 1 else torch.zeros(())
-    return ((nll * text).sum() / text.sum(), nll[answer].mean(), right[first].float().mean(), exact)
+    loss = nll[answer].mean()
+    return ((nll * text).sum() / text.sum(), loss, loss if name is None else loss + 0.5 * name,
+            right[first].float().mean(), exact)
 
 
 def train(rank, a):
@@ -65,12 +85,21 @@ def train(rank, a):
     tok = tokenizers.Tokenizer.from_file(str(a.work / "tokenizer.json"))
     tasks = json.loads((pathlib.Path(__file__).parent / "tasks.json").read_text())
     data = np.memmap(a.work / "train.bin", dtype=np.uint16, mode="r")
-    writer = Writer(tok, tasks, data, np.random.default_rng([7, rank, int(a.resume)]))
+    writer = Writer(tok, tasks, data, np.random.default_rng([a.seed, rank, int(a.resume)]))
+    for kind in a.favour:
+        writer.favour(kind)
     model = Model(Config(ctx=2048)).to(device)
     model.load_state_dict(torch.load(a.work / f"{a.start}.pt", map_location=device))
-    names = {n for n, p in model.named_parameters() if p.dim() == 2 and n.startswith("blk.")}
-    muon = Muon([p for n, p in model.named_parameters() if n in names], True)
-    adam = torch.optim.Adam([p for n, p in model.named_parameters() if n not in names],
+    naming, trained = None, model
+    if a.hard:
+        torch.manual_seed(0)
+        naming = nn.Linear(model.c.dim, model.c.dim, bias=False).to(device)
+        naming.gain = nn.Parameter(torch.ones(model.c.dim, device=device))
+        trained = nn.ModuleDict({"model": model, "naming": naming})
+    muon = Muon([p for n, p in model.named_parameters() if p.dim() == 2 and n.startswith("blk.")],
+                True)
+    mine = {id(p) for p in muon.params}
+    adam = torch.optim.Adam([p for p in trained.parameters() if id(p) not in mine],
                             lr=LR_ADAM, betas=(0.9, 0.98))
     stage, step, tokens, gone, mean = 0, 0, 0, 0.0, None
     if a.stage is not None:
@@ -79,9 +108,12 @@ def train(rank, a):
         s = torch.load(a.work / f"{a.out}.state", map_location=device, weights_only=False)
         model.load_state_dict(s["model"])
         adam.load_state_dict(s["adam"])
+        if naming:
+            naming.load_state_dict(s["naming"])
         for m, saved in zip(muon.momentum, s["muon"]):
             m.copy_(saved)
-        stage, step, tokens, gone, mean = (s[k] for k in ("stage", "step", "tokens", "gone", "mean"))
+        stage, step, tokens, gone, mean = (
+            s[k] for k in ("stage", "step", "tokens", "gone", "mean"))
     if not a.eager:
         for block in model.blk:
             block.compile(dynamic=False)
@@ -93,8 +125,9 @@ def train(rank, a):
         torch.save(plain, a.work / f"{a.out}.pt.new")
         (a.work / f"{a.out}.pt.new").rename(a.work / f"{a.out}.pt")
         torch.save({"model": plain, "adam": adam.state_dict(), "muon": muon.momentum,
-                    "stage": stage, "step": step, "tokens": tokens, "mean": mean,
-                    "gone": time.time() - start}, a.work / f"{a.out}.state")
+                    "naming": naming.state_dict() if naming else None, "stage": stage,
+                    "step": step, "tokens": tokens, "mean": mean, "gone": time.time() - start},
+                   a.work / f"{a.out}.state")
 
     while True:
         clock = torch.tensor([(time.time() - start) / (60 * a.minutes), float(stage)])
@@ -106,12 +139,14 @@ def train(rank, a):
         length = STAGES[stage][0]
         if stage and pick.random() < 0.4:
             length = STAGES[int(pick.integers(0, stage))][0]
-        ids, counts = batch(writer, max(1, BATCH // a.workers // length), length, a.hard, device)
-        text, answer, first, exact = losses(model, ids, counts)
-        model.zero_grad(set_to_none=True)
-        (0.5 * text + answer).backward()
-        average_gradients(model, a.workers)
+        ids, counts, names = batch(writer, max(1, BATCH // a.workers // length), length, a.hard,
+                                   device)
+        text, answer, both, first, exact = losses(model, naming, ids, counts, names)
+        trained.zero_grad(set_to_none=True)
+        (0.5 * text + both).backward()
+        average_gradients(trained, a.workers)
         rate = min(1, (step + 1) / 30) * min(1, max(0.02, (1 - part) / 0.6))
+        rate *= a.lr
         muon.step(LR_MUON * rate)
         for group in adam.param_groups:
             group["lr"] = LR_ADAM * rate
@@ -144,6 +179,10 @@ def main():
     ap.add_argument("--out", required=True)
     ap.add_argument("--from", dest="start", default="model")
     ap.add_argument("--hard", action="store_true")
+    ap.add_argument("--favour", metavar="KIND", action="append", default=[],
+                    help="a kind of task to make three times as likely; may be repeated")
+    ap.add_argument("--lr", type=float, default=1, help="factor of the learning rates")
+    ap.add_argument("--seed", type=int, default=7)
     ap.add_argument("--minutes", type=float, default=50)
     ap.add_argument("--workers", type=int, default=2)
     ap.add_argument("--stage", type=int, help="the curriculum's stage to begin with")

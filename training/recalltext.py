@@ -1,8 +1,10 @@
 """Texts with facts in them, and questions about the facts: tasks.json made into token ids.
 
-Writer(tokenizer, tasks, filler ids, rng).sample(length, hard) gives ids and, for each of them, what
-its prediction counts: TEXT, ANSWER or NOTHING (facts are random and so not to be learnt). Real
-text stands between the facts; questions come anywhere after their facts.
+Writer(tokenizer, tasks, filler ids, rng).sample(length, hard) gives ids, for each of them what its
+prediction counts: TEXT, ANSWER or NOTHING (facts are random and so not to be learnt), and
+for each question the index of its answer's first token and the ids of the name under which the
+answer stands (for an alias, that of the thing itself). Real text stands between the facts;
+questions come anywhere after their facts.
 """
 import re
 
@@ -18,6 +20,11 @@ class Writer:
         kinds = tasks["kinds"]
         self.easy = [k for k in kinds if not kinds[k].get("hard")]
         self.hard = [k for k in kinds if kinds[k].get("hard")]
+
+    def favour(self, kind):
+        """Makes a kind of task three times as likely."""
+        for group in (self.easy, self.hard):
+            group += [kind] * 2 * (kind in group)
 
     def pick(self, items):
         return items[self.rng.integers(len(items))]
@@ -50,7 +57,7 @@ class Writer:
         return PLACE.sub(lambda m: v[m[1]], text)
 
     def question(self, kind, v):
-        """Ids, and what each counts."""
+        """Ids, what each counts, and the ids of the name under which the answer stands."""
         chat = self.rng.random() < 0.2
         form = self.tasks["chat" if chat else "plain"]
         before = self.ids(("" if chat else "\n") + form["before"] +
@@ -60,25 +67,27 @@ class Writer:
         answer, after = self.ids(self.fill(kind["answer"], v)), self.ids(form["after"])
         return (before + lead + answer + after,
                 [QUESTION] * len(before) + [TEXT] * len(lead) + [FIRST] +
-                [ANSWER] * (len(answer) - 1) + [TEXT] * len(after))
+                [ANSWER] * (len(answer) - 1) + [TEXT] * len(after),
+                self.ids(" " + v["name"]) if "name" in v else [])
 
     def fact(self, phrasings, v):
         text = self.fill(self.pick(phrasings), v)
         ids = self.ids("\n" + text + "\n" if self.rng.random() < 0.5 else " " + text)
-        return ids, [NOTHING] * len(ids)
+        return ids, [NOTHING] * len(ids), []
 
     def events(self, length, hard):
         """Facts and questions in an order that has every fact before its questions."""
         used, items, room = set(), [], length
-        most = int(self.rng.integers(4, 13))
+        most = int(self.rng.integers(8 if hard else 4, 13))
         share = 0.85 if length <= 256 else 0.6 if length <= 512 else 0.4
+        share += (1 - share) / 2 * hard  # more facts, so that guessing one of them pays less
         for _ in range(most):
             group = self.hard if hard and self.rng.random() < 0.6 else self.easy
             kind, v = self.task("key" if group is self.easy and self.rng.random() < 0.4
                                 else self.pick(group), used)
             facts = [self.fact(p, v) for p in kind["facts"]]
             asked = [self.question(kind, v)
-                     for _ in range(1 if self.rng.random() < 0.8 else 2)]
+                     for _ in range(1 if self.rng.random() < (0.5 if hard else 0.8) else 2)]
             cost = sum(len(i[0]) for i in facts + asked)
             if cost > room - (1 - share) * length:
                 break
@@ -94,9 +103,13 @@ class Writer:
         items, room = self.events(length, hard)
         cuts = np.sort(self.rng.integers(0, room + 1, len(items)))
         at = int(self.rng.integers(0, len(self.filler) - room - 1))
-        ids, counts, last = [], [], 0
-        for cut, (i, c) in zip(list(cuts) + [room], items + [([], [])]):
-            ids += self.filler[at + last:at + cut].tolist() + i
-            counts += [TEXT] * (cut - last) + c
+        ids, counts, named, last = [], [], [], 0
+        for cut, (i, c, name) in zip(list(cuts) + [room], items + [([], [], [])]):
+            ids += self.filler[at + last:at + cut].tolist()
+            counts += [TEXT] * (cut - last)
+            if name and len(ids) + c.index(FIRST) < length:
+                named.append((len(ids) + c.index(FIRST), name))
+            ids += i
+            counts += c
             last = cut
-        return ids[:length], counts[:length]
+        return ids[:length], counts[:length], named

@@ -1,14 +1,17 @@
 #!/bin/sh
-# Makes the model from nothing: run.sh [WORK [MINUTES]]. Needs apt-get, dpkg, a C++ compiler
-# (for torch.compile; train.py --eager does without) and network access to the Debian and PyPI
-# archives. Writes WORK/palimpsest-5m.gguf; copy it to models/ when it is better than the last.
+# Makes the models from nothing: run.sh [WORK]. Needs apt-get, dpkg, a C++ compiler (for
+# torch.compile; --eager does without) and network access to the Debian and PyPI archives.
+# Writes WORK/palimpsest-5m.gguf, WORK/palimpsest-5m-hard.gguf and WORK/evaluation.jsonl; copy the
+# models to models/ when they are better than the last. A step whose result is there is not done
+# again, and one that was interrupted goes on from its last two minutes.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 work=${1:-$here/../.cache/training}
-minutes=${2:-38}
 mkdir -p "$work"
-[ -x "$work/venv/bin/python" ] || python3 -m venv "$work/venv"
-"$work/venv/bin/python" -c 'import torch, tokenizers, numpy' 2>/dev/null ||
+work=$(cd "$work" && pwd)
+python=$work/venv/bin/python
+[ -x "$python" ] || python3 -m venv "$work/venv"
+"$python" -c 'import torch, tokenizers, numpy' 2>/dev/null ||
 	"$work/venv/bin/pip" install -q -r "$here/requirements.txt"
 
 # Large blocks stay with the process, and threads that wait sleep: both matter much on few cores.
@@ -16,7 +19,25 @@ export MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=16000000000 MALL
 export OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=1
 export PYTHONDONTWRITEBYTECODE=1
 
+# recall NAME OPTION...: one run of recall.py, whole.
+recall() {
+	name=$1
+	shift
+	[ ! -e "$work/$name.done" ] || return 0
+	[ ! -s "$work/$name.state" ] || set -- "$@" --resume
+	nice "$python" "$here/recall.py" "$work" --out "$name" "$@"
+	touch "$work/$name.done"
+}
+
 [ -s "$work/docs.jsonl" ] || python3 "$here/corpus.py" "$work"
-[ -s "$work/sizes.json" ] || "$work/venv/bin/python" "$here/tokens.py" "$work"
-nice -n 15 "$work/venv/bin/python" "$here/train.py" "$work" --minutes "$minutes"
-"$work/venv/bin/python" "$here/export.py" "$work" "$work/palimpsest-5m.gguf"
+[ -s "$work/sizes.json" ] || "$python" "$here/tokens.py" "$work"
+if [ ! -e "$work/model.done" ]; then
+	nice "$python" "$here/train.py" "$work" --minutes 38
+	touch "$work/model.done"
+fi
+recall main --from model --minutes 38
+recall hard --from main --hard --favour hop --stage 2 --minutes 15
+"$python" "$here/export.py" "$work" "$work/palimpsest-5m.gguf" --weights main
+"$python" "$here/export.py" "$work" "$work/palimpsest-5m-hard.gguf" --weights hard
+"$python" "$here/evaluate.py" "$work" main | tee "$work/evaluation.jsonl"
+"$python" "$here/evaluate.py" "$work" hard --hard | tee -a "$work/evaluation.jsonl"

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Trains the tokenizer and turns the text into token ids.
 
-  tokens.py WORK
+  tokens.py WORK [--text]
 
 Reads WORK/docs.jsonl and WORK/pairs.jsonl. Writes WORK/tokenizer.json (byte-level BPE of
 4096 tokens in Hugging Face's format, the split of text into words as qwen2 does it) and the
 ids as uint16: WORK/train.bin and WORK/held.bin (documents and conversations that training
 never sees, chosen by a hash of their names), with their numbers and bytes in WORK/sizes.json.
-A tokenizer.json that is there already is kept.
+A tokenizer.json that is there already is kept. Before that, WORK/held.txt, the documents held
+out as plain text, and WORK/fit.txt, 4.2 MB of the training documents (about a million tokens, for
+pal fit); with --text nothing else.
 Needs the PyPI packages tokenizers and numpy.
 """
 import hashlib
@@ -32,6 +34,7 @@ LIMIT = {  # MB of training text at most from packages of much code or many iden
     "perl-doc": 3.0, "sqlite3-doc": 3.0, "postgresql-doc-15": 3.0, "python3.11-doc": 4.0,
     "git-doc": 1.5, "apache2-doc": 1.5, "python-django-doc": 2.5, "rust-doc": 2.0,
 }
+FIT_BYTES = 4200000
 ROUNDS = 2  # how often each pair is used, under different templates
 
 
@@ -75,6 +78,17 @@ def conversations(pairs, rng, rounds):
     return out
 
 
+def write_text(work, parts):
+    for name, texts, size in (("held", list(limited(parts["held"])), 1500000),
+                              ("fit", random.Random(2).sample(list(limited(parts["train"])), 4000),
+                               FIT_BYTES)):
+        with open(work / f"{name}.txt", "w") as f:
+            for text in texts:
+                size -= len(text.encode()) + 2
+                if size >= 0:
+                    f.write(text.strip() + "\n\n")
+
+
 def main():
     work = pathlib.Path(sys.argv[1])
     rng = random.Random(1)
@@ -84,6 +98,9 @@ def main():
     for d in docs:
         name = d["package"] + "/" + d["path"].split("/")[-1]
         parts["held" if held(name) else "train"].append((d["package"], d["text"]))
+    write_text(work, parts)
+    if "--text" in sys.argv:
+        return
     asked = {"train": [], "held": []}
     for p in pairs:
         # A dictionary entry is held out together with its document.

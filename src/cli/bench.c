@@ -29,6 +29,7 @@ static const pal__option options[] = {
 	PAL__OPTION_BATCH(engine),
 	PAL__OPTION_ISA(engine),
 	PAL__OPTION_CACHE_DIR(engine),
+	PAL__OPTIONS_KV(engine),
 	PAL__OPTION_KV_TYPE(engine),
 	PAL__FLAG("json", 0, &json, "print one JSON object"),
 	PAL__OPTION_QUIET(engine),
@@ -85,11 +86,12 @@ static json_t *depths_json(const struct figures *f)
 	for (size_t i = 0; i < plan.depths.n; i++) {
 		const pal__bench_depth *d = &f->bench.depths[i];
 		int64_t depth = plan.depths.items[i];
-		json_t *one = json_pack(
-			"{s:I, s:f, s:f, s:f, s:f, s:f}", "depth", (json_int_t)depth,
-			"prefill_tok_s", rate(depth, d->prefill_s), "decode_tok_s",
-			rate(plan.n_decode, d->decode_s), "token_kv_bytes", d->kv_bytes,
-			"read_share", share(f, d, false), "read_share_kv", share(f, d, true));
+		json_t *one =
+			json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "depth", (json_int_t)depth,
+				  "prefill_tok_s", rate(depth, d->prefill_s), "decode_tok_s",
+				  rate(plan.n_decode, d->decode_s), "restore_s", d->restore_s,
+				  "token_kv_bytes", d->kv_bytes, "read_share", share(f, d, false),
+				  "read_share_kv", share(f, d, true));
 		if (json_array_append_new(all, one) != 0) {
 			json_decref(all);
 			return NULL;
@@ -107,7 +109,8 @@ static pal_status print_json(const struct figures *f, pal_error *err)
 		json_object_set_new(times, key, json_real(f->bench.verify_ms[i]));
 	}
 	return pal__out_json(
-		json_pack("{s:s, s:i, s:I, s:f, s:I, s:f, s:o, s:f, s:I, s:I, s:I, s:s, s:I, s:o, "
+		json_pack("{s:s, s:i, s:I, s:f, s:I, s:f, s:o, s:f, s:I, s:I, s:I, s:s, s:s, s:I, "
+			  "s:o, "
 			  "s:I, s:f, s:f, s:f, s:f, s:o, s:o, s:o}",
 			  "engine", "palimpsest", "threads", f->info.n_threads, "prefill_tokens",
 			  (json_int_t)plan.n_prefill, "prefill_tok_s",
@@ -116,7 +119,7 @@ static pal_status print_json(const struct figures *f, pal_error *err)
 			  rate(plan.n_decode, f->bench.first.decode_s), "verify_ms", times,
 			  "load_s", f->load_s, "rss_bytes", (json_int_t)f->peak_bytes, "kv_bytes",
 			  (json_int_t)f->kv_bytes, "scratch_bytes", (json_int_t)f->scratch_bytes,
-			  "kv_type", engine.kv_type, "batch",
+			  "kv", engine.kv, "kv_type", engine.kv_type, "batch",
 			  (json_int_t)(engine.batch ? engine.batch : PAL_MAX_BATCH), "depths",
 			  depths_json(f), "token_bytes", (json_int_t)f->token_bytes,
 			  "token_kv_bytes", f->bench.first.kv_bytes, "read_bytes_s",
@@ -196,7 +199,8 @@ static pal_status with_session(pal_model *model, struct figures *f, pal_error *e
 {
 	pal_session *session;
 	pal__bar bar;
-	const pal_session_options o = pal__engine_session(&engine, pal__bench_context(&plan));
+	const pal_session_options o = pal__engine_session(
+		&engine, pal__engine_bounded(&engine) ? 0 : pal__bench_context(&plan));
 	pal_status s = pal_session_need(model, &o, &f->kv_bytes, &f->scratch_bytes, err);
 	if (!s)
 		s = pal_session_open(model, &o, &session, err);
@@ -216,6 +220,8 @@ static pal_status run(const char *path, pal_error *err)
 	pal_status s = parse_list("--depths", depths, PAL_MAX_CONTEXT / 2, &plan.depths, err);
 	if (!s)
 		s = parse_list("--verify", verify, PAL__BENCH_VERIFY, &plan.verify, err);
+	if (!s)
+		s = pal__engine_check(&engine, err);
 	if (!s)
 		s = pal__engine_model(&engine, path, &model, &f.load_s, err);
 	if (s)

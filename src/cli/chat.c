@@ -35,7 +35,7 @@ static const pal__option options[] = {
 	PAL__OPTIONS_SAMPLING(sampling, "0.7", "40", "0.95", "0.05"),
 	PAL__TEXTS("stop", 0, &stops, "TEXT", "stop before TEXT; can be given several times"),
 	PAL__OPTION_CTX(engine, "room for N tokens (default: what the model was trained for, at\n"
-				"most 8192)"),
+				"most 8192; with --kv window or restored, no limit)"),
 	PAL__OPTIONS_KV(engine),
 	PAL__OPTION_KV_TYPE(engine),
 	PAL__OPTION_DRAFT(engine),
@@ -88,7 +88,7 @@ static pal_status show_stats(struct chat *c, const char *arg, pal_error *err)
 {
 	const pal__turn *t = &c->last;
 	size_t read = t->n_prompt - t->n_reused;
-	char kv[32], scratch[32], peak[32];
+	char kv[32], scratch[32], peak[32], memory[PAL__MEMORY_TEXT];
 	(void)arg, (void)err;
 	fprintf(stderr, "context   %lld of %lld tokens\n",
 		(long long)pal_session_length(c->conversation.session),
@@ -100,9 +100,10 @@ static pal_status show_stats(struct chat *c, const char *arg, pal_error *err)
 			read, t->prompt_s > 0 ? (double)read / t->prompt_s : 0, t->n_reused,
 			(long long)t->result.n_tokens,
 			t->result.seconds > 0 ? (double)t->result.n_tokens / t->result.seconds : 0);
-	fprintf(stderr, "memory    peak %s; K/V %s, scratch %s\n",
+	fprintf(stderr, "memory    peak %s; K/V %s, scratch %s%s\n",
 		pal__human_bytes(pal__process_memory("VmHWM"), peak),
-		pal__human_bytes(c->kv_bytes, kv), pal__human_bytes(c->scratch_bytes, scratch));
+		pal__human_bytes(c->kv_bytes, kv), pal__human_bytes(c->scratch_bytes, scratch),
+		pal__memory_text(&engine, c->conversation.session, memory));
 	return PAL_OK;
 }
 
@@ -341,9 +342,10 @@ static pal_status with_model(struct chat *c, pal_error *err)
 	pal_model *model = c->conversation.model;
 	pal_model_get_info(model, &c->info);
 	int64_t trained = c->info.n_ctx_train;
-	c->conversation.n_ctx = engine.ctx                  ? engine.ctx
-				: trained < DEFAULT_CONTEXT ? trained
-							    : DEFAULT_CONTEXT;
+	c->conversation.n_ctx = engine.ctx                     ? engine.ctx
+				: pal__engine_bounded(&engine) ? PAL_MAX_LOG
+				: trained < DEFAULT_CONTEXT    ? trained
+							       : DEFAULT_CONTEXT;
 	const pal_session_options o = pal__engine_session(&engine, c->conversation.n_ctx);
 	pal_status s = check_template(c, err);
 	if (!s)

@@ -7,6 +7,8 @@
 #include "base/clock.h"
 #include "cli/output.h"
 
+static const char sources[] = "recompute|spill|hidden|project";
+
 /* "4M" to bytes; NULL: 0. */
 static pal_status bytes_of(const char *option, const char *text, uint64_t *out, pal_error *err)
 {
@@ -20,8 +22,8 @@ static pal_status bytes_of(const char *option, const char *text, uint64_t *out, 
 	for (const char *u = units; unit && u <= unit; u++)
 		x *= 1024;
 	if (end == text || (*end && (!unit || end[1])) || !(x >= 1 && x <= 1e15))
-		return pal__fail(err, PAL_EINVAL, "--%s %s: 1 to 1e15 bytes are possible, such as 4M",
-				 option, text);
+		return pal__fail(err, PAL_EINVAL,
+				 "--%s %s: 1 to 1e15 bytes are possible, such as 4M", option, text);
 	*out = (uint64_t)x;
 	return PAL_OK;
 }
@@ -98,7 +100,7 @@ pal_session_options pal__engine_session(const pal__engine *e, int64_t n_ctx)
 		.slots = (int)e->slots,
 		.positions = (pal_positions)choice(e->positions, "compact|original"),
 		.exact_full_layers = e->exact_full_layers,
-		.source = (pal_source)choice(e->source, "recompute|spill|hidden|project"),
+		.source = (pal_source)choice(e->source, sources),
 		.left = (int)e->left,
 		.rounds = (int)e->rounds,
 		.round_chunks = (int)e->round_chunks,
@@ -109,6 +111,53 @@ pal_session_options pal__engine_session(const pal__engine *e, int64_t n_ctx)
 	bytes_of("kv-budget", e->kv_budget, &o.kv_budget, NULL);
 	bytes_of("disk-budget", e->disk_budget, &o.disk_budget, NULL);
 	return o;
+}
+
+bool pal__engine_bounded(const pal__engine *e)
+{
+	return strcmp(e->kv, "full") != 0 && !e->exact_full_layers;
+}
+
+void pal__memory_json(const pal_session *s, json_t *to)
+{
+	pal_session_stats t;
+	pal_session_get_stats(s, &t);
+	json_t *filled = json_object();
+	const char *name = sources;
+	for (int i = 0; i < PAL_N_SOURCES; i++) {
+		size_t n = strcspn(name, "|");
+		json_object_setn_new(filled, name, n, json_integer((json_int_t)t.filled[i]));
+		name += n + 1;
+	}
+	json_t *all = json_pack(
+		"{s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:s}",
+		"resident", (json_int_t)t.resident, "evicted", (json_int_t)t.evicted, "restored",
+		(json_int_t)t.restored, "events", (json_int_t)t.events, "rounds",
+		(json_int_t)t.rounds, "filled", filled, "fallbacks", (json_int_t)t.fallbacks,
+		"dropped", (json_int_t)t.dropped, "far_reads", (json_int_t)t.far_reads,
+		"disk_bytes", (json_int_t)t.disk_bytes, "select_s", t.select_s, "fill_s", t.fill_s,
+		"reread_s", t.reread_s, "note", t.note);
+	json_object_update(to, all);
+	json_decref(all);
+}
+
+const char *pal__memory_text(const pal__engine *e, const pal_session *s,
+			     char text[PAL__MEMORY_TEXT])
+{
+	pal_session_stats t;
+	uint64_t chunks = 0;
+	pal_session_get_stats(s, &t);
+	text[0] = 0;
+	if (!pal__engine_bounded(e))
+		return text;
+	for (int i = 0; i < PAL_N_SOURCES; i++)
+		chunks += t.filled[i];
+	int n = snprintf(text, PAL__MEMORY_TEXT, "; evicted %lld, restored %llu chunks",
+			 (long long)t.evicted, (unsigned long long)chunks);
+	if (t.fallbacks)
+		snprintf(text + n, PAL__MEMORY_TEXT - (size_t)n, ", %llu of them not by %s (%s)",
+			 (unsigned long long)t.fallbacks, e->source, t.note);
+	return text;
 }
 
 pal_thinking pal__thinking(const char *choice)

@@ -113,6 +113,16 @@ pal_status pal__engine_model(const pal__engine *e, const char *path, pal_model *
  */
 pal_session_options pal__engine_session(const pal__engine *e, int64_t n_ctx);
 
+/* Whether sessions evict: --kv window or restored, without --exact-full-layers. */
+bool pal__engine_bounded(const pal__engine *e);
+
+/* What a session's memory did, into the JSON object `to`; and for people, of a bounded one:
+ * "; evicted 9, restored 2 chunks", and where something was not as asked, why. */
+#define PAL__MEMORY_TEXT 512
+void pal__memory_json(const pal_session *s, json_t *to);
+const char *pal__memory_text(const pal__engine *e, const pal_session *s,
+			     char text[PAL__MEMORY_TEXT]);
+
 pal_thinking pal__thinking(const char *choice); /* "on", "off" or "default" */
 
 json_t *pal__sampling_json(const pal_sampling *p);

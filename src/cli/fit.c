@@ -21,7 +21,7 @@
 #include "text/stream.h"
 
 #define QUOTE_LOGS 40 /* made of the text for calibration */
-#define TASK_LOGS 40  /* with facts of tasks in them */
+#define TASK_LOGS 60  /* with facts of tasks in them */
 #define LOG_PROBES 8  /* of one log */
 #define FACTS_EVERY 3
 #define PROBES_SEED 1 /* of the samples' tasks */
@@ -307,13 +307,13 @@ static pal_status fit(work *w, pal_error *err)
 	return s;
 }
 
-static pal_status with_model(work *w, int fd, pal_error *err)
+static pal_status with_text(work *w, pal_error *err)
 {
-	pal_status s = pal__engine_model(&engine, w->path, &w->model, NULL, err);
-	if (s != PAL_OK)
-		return s;
+	int fd = file ? open(file, O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
+	if (fd < 0)
+		return pal__fail(err, PAL_EIO, "%s: %s", file, strerror(errno));
 	pal__stream_init(&w->stream, w->model->tokenizer, fd, file ? file : "standard input");
-	s = calibrate(w, err);
+	pal_status s = calibrate(w, err);
 	if (s == PAL_OK)
 		s = fit(w, err);
 	if (s == PAL_OK)
@@ -325,7 +325,8 @@ static pal_status with_model(work *w, int fd, pal_error *err)
 	pal__free(w->first.singles);
 	pal__free(w->later.singles);
 	pal__fit_free(&w->fit);
-	pal_model_close(w->model);
+	if (file)
+		close(fd);
 	return s;
 }
 
@@ -333,11 +334,11 @@ static pal_status with_model(work *w, int fd, pal_error *err)
 static pal_status check_output(const char *model, pal_error *err)
 {
 	struct stat to, from;
-	const char *read[] = {model, file};
+	const char *read[] = {model, file, tasks};
 	if (!out)
 		return pal__fail(err, PAL_EINVAL,
 				 "where to write the side-car is missing: -o FILE");
-	for (int i = 0; i < 2; i++)
+	for (size_t i = 0; i < sizeof read / sizeof *read; i++)
 		if (read[i] && stat(read[i], &from) == 0 && stat(out, &to) == 0 &&
 		    from.st_ino == to.st_ino && from.st_dev == to.st_dev)
 			return pal__fail(err, PAL_EINVAL, "-o %s would write over %s", out,
@@ -347,25 +348,21 @@ static pal_status check_output(const char *model, pal_error *err)
 
 static pal_status run(const char *path, pal_error *err)
 {
-	work *w = NULL;
-	int fd = STDIN_FILENO;
-	pal_status s = check_output(path, err);
-	if (s == PAL_OK && file) {
-		fd = open(file, O_RDONLY | O_CLOEXEC);
-		if (fd < 0)
-			s = pal__fail(err, PAL_EIO, "%s: %s", file, strerror(errno));
-	}
-	if (s == PAL_OK) {
-		w = pal__calloc(1, sizeof *w);
-		s = w ? PAL_OK : pal__fail_memory(err, "the text", sizeof *w);
-	}
+	pal_model *model;
+	pal_status s = pal__engine_model(&engine, path, &model, NULL, err);
+	if (s != PAL_OK)
+		return s;
+	s = check_output(path, err);
+	work *w = pal__calloc(1, sizeof *w);
+	if (s == PAL_OK && !w)
+		s = pal__fail_memory(err, "the text", sizeof *w);
 	if (s == PAL_OK) {
 		w->path = path;
-		s = with_model(w, fd, err);
+		w->model = model;
+		s = with_text(w, err);
 	}
 	pal__free(w);
-	if (file && fd >= 0)
-		close(fd);
+	pal_model_close(model);
 	return s;
 }
 

@@ -150,6 +150,17 @@ static double number(const json_t *j, const char *name)
 	return json_number_value(json_object_get(j, name));
 }
 
+/* Every digit of the numbers, so that it is evidence, too. */
+static pal_status print_json(const json_t *e, pal_error *err)
+{
+	char *text = json_dumps(e, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
+	if (!text)
+		return pal__fail_memory(err, "the JSON report", 0);
+	pal_status s = pal__out_write(text, strlen(text), err);
+	free(text);
+	return s ? s : pal__out_write("\n", 1, err);
+}
+
 static pal_status print_table(const json_t *e, pal_error *err)
 {
 	char line[512];
@@ -220,7 +231,7 @@ static pal_status measure(pal_model *model, const pal__tasks *tasks, json_t *e, 
 	if (!s && report_path)
 		s = write_file(report_path, e, true, err);
 	if (!s)
-		s = json ? pal__out_json(json_incref(e), err) : print_table(e, err);
+		s = json ? print_json(e, err) : print_table(e, err);
 	return s;
 }
 

@@ -147,7 +147,7 @@ static pal_status choose_context(struct run *r, pal_error *err)
 	int64_t n = (int64_t)r->n_prompt, most = r->info.n_ctx_train;
 	if (!n)
 		return pal__fail(err, PAL_EINVAL, "the prompt is empty");
-	if (strcmp(engine.kv, "full")) { /* a bounded session goes on for ever */
+	if (pal__engine_bounded(&engine)) { /* a bounded session goes on for ever */
 		r->n_ctx = engine.ctx;
 		return PAL_OK;
 	}
@@ -270,6 +270,7 @@ static pal_status report_json(const struct run *r, const pal_session *s, pal_err
 		"{s:I, s:I, s:I, s:I}", "peak_rss_bytes", (json_int_t)pal__process_memory("VmHWM"),
 		"weight_bytes", (json_int_t)r->info.weight_bytes, "kv_bytes",
 		(json_int_t)r->kv_bytes, "scratch_bytes", (json_int_t)r->scratch_bytes);
+	pal__memory_json(s, memory);
 	return pal__out_json(
 		json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o}", "machine",
 			  pal__json_machine(), "build", pal__json_build(), "model",
@@ -281,17 +282,17 @@ static pal_status report_json(const struct run *r, const pal_session *s, pal_err
 		err);
 }
 
-static void report_figures(const struct run *r)
+static void report_figures(const struct run *r, const pal_session *s)
 {
-	char peak[32], kv[32];
+	char peak[32], kv[32], memory[PAL__MEMORY_TEXT];
 	fprintf(stderr,
 		"pal: prompt %zu tokens, %.2f s, %.1f tok/s; generated %lld, %.2f s, %.1f tok/s; "
-		"peak memory %s, K/V %s\n",
+		"peak memory %s, K/V %s%s\n",
 		r->n_prompt, r->prompt_s, rate((double)r->n_prompt, r->prompt_s),
 		(long long)r->result.n_tokens, r->result.seconds,
 		rate((double)r->result.n_tokens, r->result.seconds),
 		pal__human_bytes(pal__process_memory("VmHWM"), peak),
-		pal__human_bytes(r->kv_bytes, kv));
+		pal__human_bytes(r->kv_bytes, kv), pal__memory_text(&engine, s, memory));
 }
 
 static pal_status with_session(struct run *r, pal_session *s, pal_error *err)
@@ -306,7 +307,7 @@ static pal_status with_session(struct run *r, pal_session *s, pal_error *err)
 	if (!status)
 		status = pal__out_flush(err);
 	if (!status && !engine.quiet)
-		report_figures(r);
+		report_figures(r, s);
 	return status;
 }
 

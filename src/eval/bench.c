@@ -72,30 +72,35 @@ static pal_status warm_up(struct bench *b, int64_t n_prefill, pal_error *err)
 static double kv_bytes(const pal_session *s, int64_t pos)
 {
 	const pal__hparams *h = &s->model->h;
-	double of_all = (double)(s->kv.head_bytes / PAL__ATTN_BLOCK * h->n_kv_heads), sum = 0;
+	double row = (double)(s->kv.head_bytes / PAL__ATTN_BLOCK * h->n_kv_heads), sum = 0;
 	for (size_t layer = 0; layer < h->n_layers; layer++) {
-		bool slides = pal__layer_slides(h, layer) && h->window <= pos;
-		sum += of_all * (double)(slides ? h->window : pos + 1);
+		pal__kv_sight sight = pal__kv_sees(&s->kv, layer, pos);
+		size_t far = sight.far ? s->kv.far_rows : 0;
+		sum += row * (double)(pos + 1 - sight.first + (int64_t)far);
 	}
 	return sum;
 }
 
+/* As pal_generate does: chunks are brought back before the first token, whose time is apart, and
+ * looked for again before each. */
 static pal_status decode(struct bench *b, int64_t n, pal__bench_depth *d, pal_error *err)
 {
 	int32_t token = 5;
-	int64_t pos = pal_session_length(b->s);
-	for (int64_t i = 0; i < n; i++)
-		d->kv_bytes += kv_bytes(b->s, pos + i) / (double)n;
 	double start = pal__now();
-	for (int64_t i = 0; i < n; i++) {
-		pal_status status = pal_session_append(b->s, &token, 1, NULL, NULL, NULL, err);
-		if (status)
-			return status;
-		token = argmax(pal_session_logits(b->s), b->n_vocab);
+	pal_status status = pal_session_restore(b->s, err);
+	d->restore_s = pal__now() - start;
+	for (int64_t i = 0; i < n && !status; i++) {
+		d->kv_bytes += kv_bytes(b->s, pal_session_length(b->s)) / (double)n;
+		start = pal__now();
+		status = pal__session_reselect(b->s, err);
+		if (!status)
+			status = pal_session_append(b->s, &token, 1, NULL, NULL, NULL, err);
+		if (!status)
+			token = argmax(pal_session_logits(b->s), b->n_vocab);
+		d->decode_s += pal__now() - start;
 		advance(b, 1);
 	}
-	d->decode_s = pal__now() - start;
-	return PAL_OK;
+	return status;
 }
 
 static pal_status verify(struct bench *b, const pal__bench_list *l, double *ms, pal_error *err)
@@ -134,6 +139,8 @@ static pal_status depths(struct bench *b, const pal__bench_plan *plan, pal__benc
 			s = decode(b, plan->n_decode, &r->depths[i], err);
 		if (!s)
 			s = pal_session_truncate(b->s, to, err);
+		if (!s && i + 1 < plan->depths.n) /* a bounded session may read all again */
+			s = pal__session_refresh(b->s, err);
 	}
 	return s;
 }

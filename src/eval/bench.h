@@ -27,6 +27,7 @@ typedef struct {
 /* A prompt and n_decode tokens after it. */
 typedef struct {
 	double prefill_s, decode_s; /* seconds for all of them */
+	double restore_s;           /* before the first token, what is brought back */
 	double kv_bytes;            /* of K/V that a decoded token sees, on average */
 } pal__bench_depth;
 

@@ -14,7 +14,7 @@
 
 struct cell {
 	int64_t n, hits, chunks, far_reads, fallbacks, found, us;
-	int64_t evicted_min, dead; /* dead: questions without a chunk, or without a read of one */
+	int64_t evicted_min, dead; /* dead: right without a chunk, or a read of one */
 };
 
 struct arm {
@@ -384,7 +384,7 @@ static void count(struct cell *c, const int64_t *live, bool hit, bool turns)
 	c->found += live[PAL__LIVE_FOUND];
 	c->us += live[PAL__LIVE_US];
 	/* In turns, what was restored for the last question may do for the next. */
-	c->dead += !live[PAL__LIVE_FAR_READS] || (!turns && !live[PAL__LIVE_CHUNKS]);
+	c->dead += hit && (!live[PAL__LIVE_FAR_READS] || (!turns && !live[PAL__LIVE_CHUNKS]));
 }
 
 static pal_status read_answers(const struct evidence *e, const struct log *l, const json_t *run,
@@ -419,8 +419,9 @@ static pal_status read_answers(const struct evidence *e, const struct log *l, co
 	return PAL_OK;
 }
 
-/* Whether an arm has to be there for a log. */
-static bool wanted(const struct evidence *e, const struct log *l, int arm)
+/* Whether an arm may be there for a log. Where it may it must, but for controls: enough is enough
+ * (check_counts). */
+static bool may_run(const struct evidence *e, const struct log *l, int arm)
 {
 	const struct arm *a = &e->arms[arm];
 	if (l->turns && (a->control || strcmp(a->selection, "default") != 0))
@@ -438,7 +439,7 @@ static pal_status read_runs(const struct evidence *e, const struct log *l)
 		int arm = find_arm(e, text_of(run, "arm"));
 		const char *hash = text_of(run, "log");
 		int64_t kv, peak, rss;
-		if (arm < 0 || seen[arm] || !wanted(e, l, arm))
+		if (arm < 0 || seen[arm] || !may_run(e, l, arm))
 			return bad(e,
 				   "%s: a run of no arm, of one that ran already, or out of place",
 				   l->where);
@@ -460,7 +461,7 @@ static pal_status read_runs(const struct evidence *e, const struct log *l)
 			return s;
 	}
 	for (int arm = 0; arm < e->n_arms; arm++)
-		if (!seen[arm] && wanted(e, l, arm))
+		if (!seen[arm] && !e->arms[arm].control && may_run(e, l, arm))
 			return bad(e, "%s: arm %s is missing", l->where, e->arms[arm].name);
 	return PAL_OK;
 }
@@ -519,7 +520,19 @@ static pal_status check_text(const struct evidence *e)
 	return PAL_OK;
 }
 
-/* As many questions of each kind as the parameters say, at each length. */
+/* The figures of all kinds but turns together. */
+static struct cell pooled(const struct evidence *e, int arm, int length)
+{
+	struct cell sum = {0};
+	for (int k = 0; k + 1 < e->n_kinds; k++) {
+		sum.n += cell(e, arm, k, length)->n;
+		sum.hits += cell(e, arm, k, length)->hits;
+	}
+	return sum;
+}
+
+/* As many questions of each kind as the parameters say, at each length; of controls as many as
+ * a verdict needs, if there are so many. */
 static pal_status check_counts(const struct evidence *e)
 {
 	int window = find_arm(e, "window");
@@ -534,6 +547,16 @@ static pal_status check_counts(const struct evidence *e)
 					   " questions, where the parameters "
 					   "say %" PRId64,
 					   e->kinds[k], e->lengths[l], n, least);
+		}
+	for (int a = 0; a < e->n_arms; a++)
+		for (int l = 0; l < e->n_lengths && e->arms[a].control; l++) {
+			int64_t n = pooled(e, a, l).n, all = pooled(e, window, l).n;
+			int64_t least = all < PAL__EVIDENCE_MIN ? all : PAL__EVIDENCE_MIN;
+			if (n < least)
+				return bad(e,
+					   "arm %s at %" PRId64 ": %" PRId64
+					   " questions of %" PRId64,
+					   e->arms[a].name, e->lengths[l], n, least);
 		}
 	return PAL_OK;
 }
@@ -659,24 +682,15 @@ static double recall(const struct cell *c)
 	return c->n ? (double)c->hits / (double)c->n : 0;
 }
 
-/* Of all kinds but turns together. */
-static double pooled(const struct evidence *e, int arm, int length)
-{
-	struct cell sum = {0};
-	for (int k = 0; k + 1 < e->n_kinds; k++) {
-		sum.n += cell(e, arm, k, length)->n;
-		sum.hits += cell(e, arm, k, length)->hits;
-	}
-	return recall(&sum);
-}
-
 /* The recall that an arm claims: at the trained length that of its source, of two facts joined
  * (hop, steps) 0.95 of the oracle's; beyond that length 0.95; in turns 0.02 less than alone. */
 static double claimed(const struct evidence *e, const struct claim *c)
 {
 	const char *source = e->arms[c->arm].source, *kind = e->kinds[c->kind];
-	if (!strcmp(kind, TURNS))
-		return pooled(e, c->arm, c->length) - 0.02;
+	if (!strcmp(kind, TURNS)) {
+		struct cell single = pooled(e, c->arm, c->length);
+		return recall(&single) - 0.02;
+	}
 	const struct cell *oracle = cell(e, find_arm(e, "oracle"), c->kind, c->length);
 	if (!strcmp(kind, "hop") || !strcmp(kind, "steps"))
 		return 0.95 * (oracle->n ? recall(oracle) : 1);
@@ -685,37 +699,41 @@ static double claimed(const struct evidence *e, const struct claim *c)
 	return !strcmp(source, "spill-affine4") ? 0.97 : 0.98;
 }
 
-/* Whether some control of the arm recalls too, or one that must be there is missing. */
+/* Whether a control is missing, or recalls too: this kind, or all kinds together. */
+static bool control_fails(const struct evidence *e, struct claim *c, const char *control)
+{
+	double share = (double)e->restored_max / (double)e->lengths[c->length], recalled = 0;
+	double most = strcmp(control, "random") ? 0.05 : 0.05 + (share < 1 ? share : 1);
+	struct cell all = {0};
+	for (int a = 0; a < e->n_arms; a++) {
+		const struct arm *arm = &e->arms[a];
+		if (!arm->control || strcmp(arm->control, control) != 0 ||
+		    strcmp(arm->of, e->arms[c->arm].name) != 0)
+			continue;
+		all = pooled(e, a, c->length);
+		double kind = recall(cell(e, a, c->kind, c->length));
+		recalled = kind > recall(&all) ? kind : recall(&all);
+	}
+	if (all.n < PAL__EVIDENCE_MIN)
+		rule(c, "failed",
+		     "the control %s was asked %" PRId64 " questions: at least %d are needed",
+		     control, all.n, PAL__EVIDENCE_MIN);
+	else if (recalled > most)
+		rule(c, "failed", "the control %s recalls %.3f, more than %.3f", control, recalled,
+		     most);
+	return c->verdict != NULL;
+}
+
 static bool controls_fail(const struct evidence *e, struct claim *c)
 {
-	const char *source = e->arms[c->arm].source, *name = e->arms[c->arm].name;
+	static const char *const always[] = {"zero", "shuffle", "other", "random"};
+	const char *source = e->arms[c->arm].source;
 	bool project = !strcmp(source, "project"), recompute = !strcmp(source, "recompute");
-	const char *needed[] = {"zero",
-				"shuffle",
-				"other",
-				"random",
-				project ? "random-projection" : NULL,
-				project || recompute ? "empty" : NULL};
-	double share = (double)e->restored_max / (double)e->lengths[c->length];
-	for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) {
-		const struct cell *found = NULL;
-		for (int a = 0; a < e->n_arms && needed[i]; a++)
-			if (e->arms[a].control && !strcmp(e->arms[a].control, needed[i]) &&
-			    !strcmp(e->arms[a].of, name))
-				found = cell(e, a, c->kind, c->length);
-		if (!needed[i])
-			continue;
-		double most = !strcmp(needed[i], "random") ? 0.05 + (share < 1 ? share : 1) : 0.05;
-		if (!found || !found->n)
-			rule(c, "failed", "the control %s was not run", needed[i]);
-		else if (recall(found) > most)
-			rule(c, "failed", "the control %s recalls %.3f, more than %.3f", needed[i],
-			     recall(found), most);
-		else
-			continue;
-		return true;
-	}
-	return false;
+	for (size_t i = 0; i < sizeof always / sizeof *always; i++)
+		if (control_fails(e, c, always[i]))
+			return true;
+	return (project && control_fails(e, c, "random-projection")) ||
+	       ((project || recompute) && control_fails(e, c, "empty"));
 }
 
 /* The rule (contract C4). That nothing was hidden comes first: then recall says nothing. */
@@ -740,7 +758,8 @@ static void judge(const struct evidence *e, struct claim *c)
 		rule(c, "failed", "%" PRId64 " questions: at least %d are needed", own->n,
 		     PAL__EVIDENCE_MIN);
 	else if (own->dead)
-		rule(c, "failed", "%" PRId64 " questions without a restored chunk that was read",
+		rule(c, "failed",
+		     "%" PRId64 " answers are right without a restored chunk that was read",
 		     own->dead);
 	else if (!turns && controls_fail(e, c))
 		return;

@@ -16,7 +16,7 @@
 #include "base/status.h"
 
 #define PAL__EVIDENCE_FORMAT "palimpsest-recall-1"
-#define PAL__EVIDENCE_MIN 500 /* questions of a figure that carries a verdict */
+#define PAL__EVIDENCE_MIN 500 /* questions of a figure that carries a verdict, or of a control */
 #define PAL__EVIDENCE_ARMS 64
 #define PAL__EVIDENCE_LENGTHS 32
 #define PAL__EVIDENCE_KINDS 33 /* those of the tasks, and "turns" */
@@ -40,8 +40,8 @@ void pal__wilson(int64_t hits, int64_t n, double *low, double *high);
  * left. -1: not such a list. */
 int pal__evidence_numbers(const char **text, int64_t *out, int most);
 
-/* Adds "figures", "agreement", "verdicts" and "sum" to an object that has the rest. Errors: those of
- * pal__evidence_check, PAL_ENOMEM. */
+/* Adds "figures", "agreement", "verdicts" and "sum" to an object that has the rest. Errors: those
+ * of pal__evidence_check, PAL_ENOMEM. */
 pal_status pal__evidence_finish(json_t *evidence, pal_error *err);
 
 /* Whether the object holds together: its samples are possible, and figures, verdicts and sum are

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#define FACTS 12       /* of a log with probes */
+#define FACTS 6        /* of a log with probes */
 #define DENSE_LOG 4096 /* tokens of a log full of facts */
 #define DENSE_FACTS 40
 

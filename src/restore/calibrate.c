@@ -21,8 +21,8 @@ _Static_assert(ROOM <= BATCH, "a question is read at once");
 typedef struct {
 	bool later;
 	size_t n_rows, n_chunks;
-	bool *right; /* [n_chunks] */
-	float *mass; /* [n_heads_all][n_rows][n_chunks] */
+	bool *right;  /* [n_chunks] */
+	float *share; /* [n_heads_all][n_rows][n_chunks] */
 } answer;
 
 struct pal__calibration {
@@ -32,8 +32,7 @@ struct pal__calibration {
 	pal__scratch scratch;
 	size_t n_layers, n_heads, n_kv, n_q, hd; /* n_kv, n_q: floats of a row */
 	float *k;                                /* [n_layers][PAL__PROBE_LOG][n_kv] of the log */
-	float *q;      /* [n_layers][PAL__PROBE_ROWS][n_q] of the question */
-	float *logits; /* [threads][PAL__PROBE_LOG] */
+	float *q; /* [n_layers][PAL__PROBE_ROWS][n_q] of the question */
 	int32_t log[PAL__PROBE_LOG];
 	size_t n_log, evicted; /* [SINKS, evicted) of the log is scored */
 	size_t at, n_rows;     /* of the batch at hand: where it goes; rows of q */
@@ -54,13 +53,12 @@ static pal_status take_memory(pal__calibration *c, pal_error *err)
 				     .slide = h->window,
 				     .slide_every = h->window_every,
 				     .piece = BATCH / PAL__ATTN_BLOCK + 1};
-	size_t kv, scratch, threads = (size_t)pal__pool_threads(c->model->pool);
+	size_t kv, scratch;
 	size_t k = c->n_layers * PAL__PROBE_LOG * c->n_kv * sizeof(float);
 	size_t q = c->n_layers * PAL__PROBE_ROWS * c->n_q * sizeof(float);
-	size_t logits = threads * PAL__PROBE_LOG * sizeof(float);
 	if (!pal__kv_need(&shape, &kv) || !pal__scratch_need(c->model, BATCH, &scratch))
 		return pal__fail(err, PAL_ELIMIT, "the model is too large for this machine");
-	size_t rest = pal__arena_need(k) + pal__arena_need(q) + pal__arena_need(logits);
+	size_t rest = pal__arena_need(k) + pal__arena_need(q);
 	pal_status s = pal__arena_init(&c->arena, kv + scratch + rest, "the calibration", err);
 	if (s != PAL_OK)
 		return s;
@@ -68,7 +66,6 @@ static pal_status take_memory(pal__calibration *c, pal_error *err)
 	pal__kv_init(&c->kv, &shape, &c->arena);
 	c->k = pal__arena_take(&c->arena, k);
 	c->q = pal__arena_take(&c->arena, q);
-	c->logits = pal__arena_take(&c->arena, logits);
 	return PAL_OK;
 }
 
@@ -100,7 +97,7 @@ void pal__calibration_free(pal__calibration *c)
 		return;
 	for (size_t i = 0; i < c->n_answers; i++) {
 		pal__free(c->answers[i].right);
-		pal__free(c->answers[i].mass);
+		pal__free(c->answers[i].share);
 	}
 	pal__free(c->answers);
 	pal__arena_free(&c->arena);
@@ -162,33 +159,41 @@ typedef struct {
 	answer *a;
 } scoring;
 
-/* One head: of each row the softmax over the evicted positions, summed by chunk. */
+/* The most that row q of a head scores at a position of each chunk; returns the most of all. */
+static float best_dots(const pal__calibration *c, const float *q, const float *k, float *best,
+		       size_t n_chunks)
+{
+	float most = -INFINITY;
+	for (size_t i = 0; i < n_chunks; i++)
+		best[i] = -INFINITY;
+	for (size_t p = SINKS; p < c->evicted; p++) {
+		float dot = 0, *chunk = &best[p / PAL_CHUNK];
+		for (size_t d = 0; d < c->hd; d++)
+			dot += q[d] * k[p * c->n_kv + d];
+		dot *= c->model->h.attn_scale;
+		*chunk = dot > *chunk ? dot : *chunk;
+		most = dot > most ? dot : most;
+	}
+	return most;
+}
+
+/* One head: of each row the softmax over the chunks' best positions. */
 static void score_item(void *arg, size_t item, int worker)
 {
 	const scoring *t = arg;
-	pal__calibration *c = t->c;
+	const pal__calibration *c = t->c;
 	size_t layer = item / c->n_heads, head = item % c->n_heads, hd = c->hd;
-	size_t kv_head = head / (c->n_heads / (c->n_kv / hd));
-	float *logits = c->logits + (size_t)worker * PAL__PROBE_LOG;
+	size_t kv_head = head / (c->n_heads / (c->n_kv / hd)), n = t->a->n_chunks;
 	const float *k = c->k + layer * PAL__PROBE_LOG * c->n_kv + kv_head * hd;
+	(void)worker;
 	for (size_t r = 0; r < t->a->n_rows; r++) {
 		const float *q = c->q + (layer * PAL__PROBE_ROWS + r) * c->n_q + head * hd;
-		float *mass = t->a->mass + (item * t->a->n_rows + r) * t->a->n_chunks;
-		float max = -INFINITY, sum = 0;
-		for (size_t p = SINKS; p < c->evicted; p++) {
-			float dot = 0;
-			for (size_t d = 0; d < hd; d++)
-				dot += q[d] * k[p * c->n_kv + d];
-			logits[p] = dot * c->model->h.attn_scale;
-			max = logits[p] > max ? logits[p] : max;
-		}
-		for (size_t p = SINKS; p < c->evicted; p++) {
-			float e = expf(logits[p] - max);
-			mass[p / PAL_CHUNK] += e;
-			sum += e;
-		}
-		for (size_t i = 0; i < t->a->n_chunks; i++)
-			mass[i] /= sum;
+		float *share = t->a->share + (item * t->a->n_rows + r) * n, sum = 0;
+		float most = best_dots(c, q, k, share, n);
+		for (size_t i = 0; i < n; i++)
+			sum += share[i] = expf(share[i] - most);
+		for (size_t i = 0; i < n; i++)
+			share[i] /= sum;
 	}
 }
 
@@ -208,12 +213,12 @@ static pal_status new_answer(pal__calibration *c, const pal__probe *p, answer **
 	a.n_chunks = (c->evicted + PAL_CHUNK - 1) / PAL_CHUNK;
 	size_t count = c->n_layers * c->n_heads * a.n_rows * a.n_chunks;
 	a.right = pal__calloc(a.n_chunks, sizeof *a.right);
-	a.mass = pal__calloc(count, sizeof *a.mass);
-	if (!a.right || !a.mass ||
+	a.share = pal__calloc(count, sizeof *a.share);
+	if (!a.right || !a.share ||
 	    !pal__grow((void **)&c->answers, &c->cap_answers, c->n_answers + 1, sizeof a)) {
 		pal__free(a.right);
-		pal__free(a.mass);
-		return pal__fail_memory(err, "a probe", count * sizeof *a.mass);
+		pal__free(a.share);
+		return pal__fail_memory(err, "a probe", count * sizeof *a.share);
 	}
 	for (size_t i = 0; i < a.n_chunks; i++)
 		a.right[i] = holds(i, p);
@@ -289,7 +294,7 @@ static void rate(const pal__calibration *c, bool later, const pal__heads *heads,
 				for (size_t h = 0; h < heads->n; h++) {
 					pal__qhead id = heads->heads[h];
 					size_t at = (size_t)id.layer * c->n_heads + id.head;
-					sum += a->mass[(at * a->n_rows + r) * a->n_chunks + k];
+					sum += a->share[(at * a->n_rows + r) * a->n_chunks + k];
 				}
 				best[k] = sum > best[k] ? sum : best[k];
 			}

@@ -4,8 +4,7 @@
  *
  * A probe is a question about a log. It is read as a bounded session reads it: sinks, what is
  * restored already, the end of the log, the question; nothing else is in sight. Its last
- * PAL__PROBE_ROWS tokens are scored as restore/select.c scores: the softmax over all evicted
- * positions, summed over the chunk, then over heads; the best of the rows.
+ * PAL__PROBE_ROWS tokens are scored as restore/index.h scores.
  *
  * Not for several threads at once.
  */

@@ -266,6 +266,7 @@ pal_status pal__session_read(pal_session *s, const pal__reading *r, pal_error *e
 			return status;
 		done += m;
 		pos += (int64_t)m;
+		s->written = pos > s->written ? pos : s->written;
 		if (s->restores && s->o.restore_prefill && !r->replay &&
 		    pos % PAL__ATTN_BLOCK == 0) {
 			status = pal__session_restore_prefill(s, pos, r->logits, s->length, err);
@@ -348,6 +349,7 @@ pal_status pal_session_append(pal_session *s, const int32_t *ids, size_t n, floa
 static void empty(pal_session *s)
 {
 	s->kv.far_rows = (size_t)s->kv.shape.sink;
+	s->written = 0;
 	s->restore.kept = s->restore.index.end = s->restore.spill.end = 0;
 	s->restore.hidden.doubt_from = s->restore.hidden.doubt_end = 0;
 	s->restore.n_chunks = 0;
@@ -402,7 +404,8 @@ static bool still_has(const pal_session *s, int64_t n)
 	const pal__kv_ring *rings[] = {&s->kv.main, &s->kv.sliding};
 	int64_t sights[] = {k->window ? k->sink + k->window : 0, k->slide};
 	for (int i = 0; i < 2; i++) {
-		int64_t block = (s->length - 1) / PAL__ATTN_BLOCK + 1 - (int64_t)rings[i]->n_blocks;
+		int64_t block =
+			(s->written - 1) / PAL__ATTN_BLOCK + 1 - (int64_t)rings[i]->n_blocks;
 		if (sights[i] && rings[i]->n_layers && block > 0 &&
 		    n - k->reread - sights[i] + 1 < block * PAL__ATTN_BLOCK)
 			return false;

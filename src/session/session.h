@@ -20,6 +20,7 @@ struct pal_session {
 	pal_session_options o; /* without zeros that stand for defaults */
 	int n_batch;
 	int64_t n_ctx, length;
+	int64_t written; /* to K/V: what rings still have depends on the farthest ever */
 	pal__arena arena;
 	pal__kv kv;
 	pal__scratch scratch;

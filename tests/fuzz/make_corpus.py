@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes corpus/gguf/: small GGUF files, good-*.gguf that open and bad-*.gguf that do not; and
+"""Writes corpus/gguf/: small GGUF files, good-*.gguf that open and bad-*.gguf that do not;
+corpus/sidecar/: side-cars of the model in tests/fuzz/sidecar.c, good-*.gguf and bad-*.gguf;
 corpus/tiles/: changes to a file of tiles, as tests/fuzz/tiles.c reads them; and corpus/recall/:
 evidence and tasks, as tests/fuzz/recall.c reads them.
 
@@ -218,6 +219,68 @@ def tiles():
     return out
 
 
+def sidecar(first=(1026, 2), later=(0,), m=1, layers=2, kind="f16", odd=False, drop="", keys=(),
+            shape=(8, 16), value=None, bias="f32"):
+    """Layers from m on of a model of 3 layers, n_embd 8, two kv heads of 4 and 4 heads. The fuzz
+    target makes hash and checksum fit where the number of bytes is even."""
+    own = {"palimpsest.sum": key("palimpsest.sum", U64, 0),
+           "general.architecture": key("general.architecture", STRING, "palimpsest-side"),
+           "palimpsest.version": key("palimpsest.version", U32, 1),
+           "palimpsest.model_hash": key("palimpsest.model_hash", U64, 0),
+           "palimpsest.project.layer": key("palimpsest.project.layer", U32, m),
+           "palimpsest.select.first": array("palimpsest.select.first", U32, first),
+           "palimpsest.select.later": array("palimpsest.select.later", U32, later)}
+    own.update({text[0]: text[1] for text in keys})
+    own.pop(drop, None)
+    tensors, data = [], b""
+    for layer in range(m, m + layers):
+        for name, dims, t in (("weight", shape, kind), ("bias", (16, 1), bias)):
+            tensors.append(tensor(f"project.{layer}.{name}", dims, t, len(data)))
+            size = TYPES[t][2] * dims[0] * dims[1] // TYPES[t][1]
+            raw = bytearray((i * 7 % 60 for i in range(size)))
+            if value and value[0] == name:
+                raw[:len(value[1])] = value[1]
+            data += bytes(raw) + b"\0" * (-size % 32)
+    whole = gguf(list(own.values()), tensors, data)
+    return whole + b"\0" * ((len(whole) % 2) ^ odd)
+
+
+def sidecars():
+    nan = struct.pack("<f", float("nan"))
+    return {
+        "good-both": sidecar(),
+        "good-f32": sidecar(kind="f32", m=2, layers=1),
+        "good-no-layers": sidecar(m=3, layers=0),
+        "good-heads-16": sidecar(first=[i % 4 + i // 4 % 3 * 1024 for i in range(12)]),
+        "bad-sum": sidecar(odd=True),
+        "bad-heads-none": sidecar(first=()),
+        "bad-heads-many": sidecar(first=range(17)),
+        "bad-head": sidecar(first=(4,)),
+        "bad-head-layer": sidecar(later=(3 * 1024,)),
+        "bad-head-huge": sidecar(later=(2**32 - 1,)),
+        "bad-head-twice": sidecar(first=(1, 0, 1)),
+        "bad-layer-0": sidecar(m=0, layers=3),
+        "bad-layer-4": sidecar(m=4, layers=0),
+        "bad-layers-few": sidecar(layers=1),
+        "bad-layers-many": sidecar(layers=3),
+        "bad-shape": sidecar(shape=(16, 8)),
+        "bad-type": sidecar(kind="bf16"),
+        "bad-bias-type": sidecar(bias="f16"),
+        "bad-nan-half": sidecar(value=("weight", b"\0\x7e")),
+        "bad-nan": sidecar(kind="f32", value=("weight", nan)),
+        "bad-nan-bias": sidecar(value=("bias", nan)),
+        "bad-version": sidecar(keys=[("palimpsest.version", key("palimpsest.version", U32, 2))]),
+        "bad-architecture": sidecar(keys=[("general.architecture",
+                                           key("general.architecture", STRING, "qwen3"))]),
+        "bad-hash-type": sidecar(keys=[("palimpsest.model_hash",
+                                        key("palimpsest.model_hash", U32, 1))]),
+        **{"bad-no-" + name.replace(".", "-"): sidecar(drop=name)
+           for name in ("palimpsest.sum", "general.architecture", "palimpsest.version",
+                        "palimpsest.model_hash", "palimpsest.project.layer",
+                        "palimpsest.select.first", "palimpsest.select.later")},
+    }
+
+
 def evidence():
     """Evidence of two questions, without figures."""
     hash_of = lambda n: f"{n:016x}"
@@ -297,6 +360,8 @@ def main():
                                          for kind, files in (("good", good()), ("bad", bad))
                                          for name, data in files.items()})
     write(os.path.join(folder, "tiles"), tiles())
+    write(os.path.join(folder, "sidecar"), {name + ".gguf": data
+                                            for name, data in sidecars().items()})
     write(os.path.join(folder, "recall"), recall())
 
 

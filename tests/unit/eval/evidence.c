@@ -251,7 +251,11 @@ static void other_verdicts(void **state)
 	expect_verdict(e, nothing, "nothing was evicted");
 	e = samples();
 	live(e, 2, "16000 1 0 0 0 10");
-	expect_verdict(e, "failed", "500 questions without a restored chunk");
+	expect_verdict(e, "failed", "500 answers are right without a restored chunk");
+	e = samples(); /* wrong ones may lack one: they count as wrong */
+	live(e, 2, "16000 1 0 0 0 10");
+	answer(e, 2, "6 7", FACTS);
+	expect_verdict(e, "failed", "0.000 is recalled, less than 0.980");
 	e = samples();
 	answer(e, 2, "6 7", 6);
 	expect_verdict(e, "failed", "0.976 is recalled, less than 0.980");
@@ -269,7 +273,7 @@ static void other_verdicts(void **state)
 	json_array_remove(at(e, "arms"), 3);
 	json_array_remove(at(e, "logs/0/runs"), 3);
 	json_array_remove(at(e, "logs/1/runs"), 3);
-	expect_verdict(e, "failed", "the control zero was not run");
+	expect_verdict(e, "failed", "the control zero was asked 0 questions");
 }
 
 struct change {
@@ -364,7 +368,10 @@ static void refused(void **state)
 	refuse(e, "impossible counts");
 	e = good();
 	json_array_remove(at(e, "logs/1/runs"), 4);
-	refuse(e, "log 1: arm spill-f16!shuffle is missing");
+	refuse(e, "arm spill-f16!shuffle at 16384: 250 questions of 500");
+	e = good();
+	json_array_remove(at(e, "logs/1/runs"), 2);
+	refuse(e, "log 1: arm spill-f16 is missing");
 	refuse(json_array(), "not a JSON object");
 }
 

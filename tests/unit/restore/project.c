@@ -95,8 +95,10 @@ static void open_memory(memory *a, const char *path)
 			      .left = 20,
 			      .log = tokens};
 	a->kv.shape = shape;
-	assert_true(pal__kv_need(&shape, &kv) && pal__scratch_need(a->m, BATCH, &scratch) &&
-		    pal__runs_need(&a->site, &runs) && pal__projector_need(&a->side, &projector));
+	assert_true(pal__kv_need(&shape, &kv));
+	assert_true(pal__scratch_need(a->m, BATCH, &scratch));
+	assert_true(pal__runs_need(&a->site, &runs));
+	assert_true(pal__projector_need(&a->side, &projector));
 	size_t all = kv + scratch + runs + projector + pal__arena_need(rope);
 	assert_int_equal(pal__arena_init(&a->arena, all, "a test", NULL), PAL_OK);
 	pal__kv_init(&a->kv, &shape, &a->arena);
@@ -125,7 +127,8 @@ static double difference(const memory *a, const uint8_t *far, size_t layer)
 	size_t end = spans[N_SPANS - 1].row + 48, stride = (s->head_dim + 15) / 16 * 16;
 	for (size_t head = 0; head < s->n_kv_heads; head++)
 		for (size_t row = 4; row < end; row++) {
-			pal__attn_kv b = pal__kv_far_block(&a->kv, a->m->kernels, layer, head, row / 64, NULL);
+			pal__attn_kv b = pal__kv_far_block(&a->kv, a->m->kernels, layer, head,
+							   row / 64, NULL);
 			size_t at = row % 64;
 			const float *k = b.k, *v = b.v;
 			const float *k_was =

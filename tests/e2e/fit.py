@@ -1,0 +1,131 @@
+#!/usr/bin/python3
+"""Drives pal fit as a user would, and prints TAP.
+
+fit.py PAL MODEL TASKS [unittest arguments]
+"""
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from tap import TapRunner
+
+PAL, MODEL, TASKS = (os.path.abspath(a) for a in sys.argv[1:4])
+WORDS = ("river stone window engine report letter garden market winter number signal copper "
+         "history question answer library station measure colour").split()
+
+
+def prose(n_words, seed=1):
+    pick = random.Random(seed)
+    lines = [" ".join(pick.choice(WORDS) for _ in range(12)) for _ in range(n_words // 12)]
+    return ".\n".join(lines) + ".\n"
+
+
+class Fit(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.text = self.path("text.txt")
+        with open(self.text, "w", encoding="utf-8") as f:
+            f.write(prose(2400))
+
+    def path(self, name):
+        return os.path.join(self.folder.name, name)
+
+    def pal(self, *args, **more):
+        return subprocess.run([PAL, *map(str, args)], capture_output=True, timeout=300,
+                              check=False, **more)
+
+    def good(self, *args, **more):
+        p = self.pal(*args, **more)
+        self.assertEqual(p.returncode, 0, p.stderr.decode("utf-8", "replace"))
+        return p.stdout.decode()
+
+    def fails(self, text, *args, **more):
+        """Exit code 1, one line that has the text, no side-car and nothing beside it."""
+        before = sorted(os.listdir(self.folder.name))
+        p = self.pal("fit", MODEL, *args, **more)
+        message = p.stderr.decode("utf-8", "replace")
+        self.assertEqual(p.returncode, 1, message)
+        self.assertRegex(message, r"^pal: .*" + text)
+        self.assertEqual(message.count("\n"), 1)
+        self.assertEqual(sorted(os.listdir(self.folder.name)), before)
+
+    def test_report(self):
+        out = self.good("fit", MODEL, "-f", self.text, "-o", self.path("a.gguf"), "--tokens", 6000)
+        self.assertIn("the right chunk is first in", out)
+        self.assertRegex(out, r"(?m)^\* m = \d+ ")
+        self.assertIn("palimpsest-side", self.good("inspect", self.path("a.gguf")))
+
+    def test_json(self):
+        side = self.path("a.gguf")
+        report = json.loads(self.good("fit", MODEL, "-f", self.text, "-o", side, "--tokens", 6000,
+                                      "--layer", 2, "--json"))
+        self.assertEqual(report["layer"], 2)
+        self.assertGreaterEqual(report["tokens"], 6000)
+        self.assertGreater(report["select"]["questions"], 0)
+        # K and V of layer m are linear in its state.
+        first = [e for e in report["errors"] if e["layer"] == 2]
+        self.assertTrue(first and all(e["k"] < 0.01 and e["v"] < 0.01 for e in first))
+        meta = json.loads(self.good("inspect", side, "--json"))
+        self.assertIn(report["model"]["hash"].lower().removeprefix("0x"),
+                      hex(meta_value(meta, "palimpsest.model_hash")))
+
+    def test_the_same_again(self):
+        for name, threads in (("a.gguf", 1), ("b.gguf", 3)):
+            with open(self.text, "rb") as f:  # from standard input
+                self.good("fit", MODEL, "-o", self.path(name), "--tokens", 6000, "-t", threads,
+                          stdin=f)
+        with open(self.path("a.gguf"), "rb") as a, open(self.path("b.gguf"), "rb") as b:
+            self.assertEqual(a.read(), b.read())
+
+    def test_tasks(self):
+        report = json.loads(self.good("fit", MODEL, "-f", self.text, "-o", self.path("a.gguf"),
+                                      "--tokens", 6000, "--tasks", TASKS, "--json"))
+        self.assertGreater(report["select"]["questions"], 100)
+        self.assertGreater(report["select_later"]["questions"], 50)
+        self.fails("--tasks needs", "-o", self.path("b.gguf"), "--tasks", TASKS)
+        self.fails("nothing.json: No such file", "-f", self.text, "-o", self.path("b.gguf"),
+                   "--tasks", self.path("nothing.json"))
+
+    def test_refused(self):
+        out = self.path("b.gguf")
+        self.fails("-o FILE", "-f", self.text)
+        self.fails("would write over", "-f", self.text, "-o", self.text)
+        self.fails("No such file", "-f", self.path("nothing"), "-o", out)
+        self.fails("too little text", "-o", out, input=b"hello")
+        self.fails("too little text", "-o", out, input=prose(600).encode())
+        self.fails("not UTF-8: byte 0xff at offset 3", "-o", out, input=b"abc\xff" * 9)
+        self.fails("starts at layer 1 to", "-f", self.text, "-o", out, "--layer", 1000)
+        self.fails("no/b.gguf cannot be written: No such file", "-f", self.text, "-o",
+                   self.path("no/b.gguf"), "--tokens", 6000)
+        self.fails("is no regular file", "-f", self.text, "-o", "/dev/null", "--tokens", 6000)
+
+    def test_no_room(self):
+        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        self.fails("cannot be written: File too large", "-f", self.text, "-o", self.path("b.gguf"),
+                   "--tokens", 6000, preexec_fn=limit)
+
+    def test_memory_does_not_grow(self):
+        """Twenty times the text, the same peak."""
+        with open(self.text, "w", encoding="utf-8") as f:
+            f.write(prose(16000))
+        peaks = [json.loads(self.good("fit", MODEL, "-f", self.text, "-o", self.path("a.gguf"),
+                                      "--tokens", n, "--json"))["rss_bytes"]
+                 for n in (45000, 60000)]
+        self.assertLess(peaks[1] - peaks[0], 4 << 20)
+
+
+def meta_value(report, key):
+    """A value of the metadata in what `pal inspect --json` prints, wherever it is."""
+    meta = report["metadata"]
+    found = meta[key] if isinstance(meta, dict) else next(e for e in meta if e["key"] == key)
+    return int(found["value"] if isinstance(found, dict) else found)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1] + sys.argv[4:], testRunner=TapRunner)
