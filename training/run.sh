@@ -36,8 +36,9 @@ if [ ! -e "$work/model.done" ]; then
 	touch "$work/model.done"
 fi
 recall main --from model --minutes 38
-recall hard --from main --hard --favour hop --stage 2 --minutes 15
-"$python" "$here/export.py" "$work" "$work/palimpsest-5m.gguf" --weights main
+recall last --from main --favour quote --stage 3 --lr 0.35 --minutes 6
+recall hard --from last --hard --favour hop --stage 2 --minutes 15 --seed 9
+"$python" "$here/export.py" "$work" "$work/palimpsest-5m.gguf" --weights last
 "$python" "$here/export.py" "$work" "$work/palimpsest-5m-hard.gguf" --weights hard
-"$python" "$here/evaluate.py" "$work" main | tee "$work/evaluation.jsonl"
+"$python" "$here/evaluate.py" "$work" last | tee "$work/evaluation.jsonl"
 "$python" "$here/evaluate.py" "$work" hard --hard | tee -a "$work/evaluation.jsonl"
