@@ -887,6 +887,8 @@ pal_status pal__evidence_parse(const char *name, const char *text, size_t n, jso
 			       pal_error *err)
 {
 	json_error_t e;
+	if (!n)
+		return pal__fail(err, PAL_EFORMAT, "%s: it is empty", name);
 	json_t *j = json_loadb(text, n, JSON_REJECT_DUPLICATES, &e);
 	/* What is wrong with the text, jansson says; that memory ran out, it may not. */
 	if (!j && (e.line < 0 || json_error_code(&e) == json_error_out_of_memory))

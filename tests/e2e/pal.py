@@ -19,6 +19,8 @@ from terminal import Terminal
 
 PAL, MODEL, MANPAGE = (os.path.abspath(a) for a in sys.argv[1:4])
 COMMANDS = ("run", "chat", "tokenize", "logits", "inspect", "bench", "fit", "recall", "check")
+TASKS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../training/tasks.json")
+NEEDS = {"recall": ("--tasks", TASKS, "--filler", TASKS)}
 PROMPT = "Hello, there. The answer is"
 
 
@@ -142,14 +144,16 @@ class Usage(Case):
 class Files(Case):
     def test_no_such_file(self):
         for command in COMMANDS:
-            self.fails("nothing.gguf: No such file", command, self.path("nothing.gguf"))
+            self.fails("nothing.gguf: No such file", command, self.path("nothing.gguf"),
+                       *NEEDS.get(command, ()))
 
     def test_not_a_model(self):
         for content in (b"", b"GGUF", b"hello, this is no model at all" * 10):
             with open(self.path("bad.gguf"), "wb") as f:
                 f.write(content)
             for command in COMMANDS:
-                self.fails("bad.gguf: ", command, self.path("bad.gguf"), stdin=b"1")
+                self.fails("bad.gguf: ", command, self.path("bad.gguf"),
+                           *NEEDS.get(command, ()), stdin=b"1")
         self.fails("not a regular file|Is a directory", "run", "/tmp", "-p", "x")
 
     def test_truncated_model(self):
