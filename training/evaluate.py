@@ -40,11 +40,12 @@ class Examiner:
     def ids(self, text):
         return self.tok.encode(text).ids
 
-    def filler(self, tokens):
-        """Lines of text, about that many tokens."""
+    def filler(self, tokens, least=0):
+        """Lines of text: as many as fit into tokens, but least tokens or more."""
         at, out = int(self.rng.integers(len(self.lines))), []
-        while tokens >= self.sizes[at]:
+        while tokens >= self.sizes[at] or least > 0:
             tokens -= self.sizes[at]
+            least -= self.sizes[at]
             out.append(self.lines[at])
             at = (at + 1) % len(self.lines)
         return out
@@ -66,7 +67,7 @@ class Examiner:
         room = length - sum(len(self.ids(t)) + 2 for t in facts) - sum(
             len(self.ids(e + a[3] + self.form["after"])) for e, a in zip(ends, asked))
         lines = self.filler(room - WINDOW)
-        tail = self.filler(WINDOW)
+        tail = self.filler(0, WINDOW)
         for at, fact in zip(sorted(self.rng.integers(0, len(lines) + 1, len(facts)))[::-1],
                             facts):
             lines.insert(at, fact)
