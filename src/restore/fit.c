@@ -404,8 +404,9 @@ pal_status pal__fit_run(pal_model *model, const pal__fit_options *options, pal__
 	t.n_y = 2 * t.n_kv;
 	if (model->no_weights)
 		return pal__fail(err, PAL_EINVAL, "%s was opened without its weights", model->path);
-	pal__ridge_begin();
-	pal_status s = choose_candidates(&t, err);
+	pal_status s = pal__ridge_begin(err);
+	if (s == PAL_OK)
+		s = choose_candidates(&t, err);
 	if (s == PAL_OK)
 		s = take_space(&t, err);
 	if (s == PAL_OK)

@@ -14,8 +14,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* To be called once before the others, from one thread. */
-void pal__ridge_begin(void);
+#include "base/status.h"
+
+/* Loads OpenBLAS and LAPACKE; to be called before the others, from one thread. Errors:
+ * PAL_EUNSUPPORTED where they are not installed. */
+pal_status pal__ridge_begin(pal_error *err);
 
 /* xx += X'X of x [n][n_x]. */
 void pal__ridge_add_xx(double *xx, const double *x, size_t n, size_t n_x);

@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -127,6 +128,10 @@ int main(void)
 		cmocka_unit_test(bias_is_free),     cmocka_unit_test(not_definite),
 		cmocka_unit_test(without_variance),
 	};
-	pal__ridge_begin();
+	pal_error err;
+	if (pal__ridge_begin(&err)) {
+		printf("Bail out! %s\n", err.text);
+		return 1;
+	}
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
