@@ -261,20 +261,20 @@ static bool step(program *p)
 static void draw_options(program *p)
 {
 	static const int64_t windows[] = {1, 20, 60, 61, 100, 256};
-	p->o = (pal_session_options){.kv_type = (pal_kv_type)below(p, 3),
-				     .n_batch = 1 + (int)below(p, 200),
-				     .kv_policy = PAL_KV_RESTORED,
-				     .sink = 1 + below(p, 70),
-				     .window = windows[below(p, 6)],
-				     .slots = 1 + (int)below(p, 5),
-				     .reread = 32 + (int)below(p, 40),
-				     .positions = (pal_positions)below(p, 2),
-				     .source = (pal_source)below(p, 2),
-				     .left = 1 + (int)below(p, 80),
-				     .restore_prefill = below(p, 3) == 0,
-				     .spill_type = (pal_spill_type)below(p, 3),
-				     .disk_budget =
-					     below(p, 4) ? 0 : 1 + (uint64_t)below(p, 100000)};
+	p->o = (pal_session_options){
+		.kv_type = (pal_kv_type)below(p, 5),
+		.n_batch = 1 + (int)below(p, 200),
+		.kv_policy = PAL_KV_RESTORED,
+		.sink = 1 + below(p, 70),
+		.window = windows[below(p, 6)],
+		.slots = 1 + (int)below(p, 5),
+		.reread = 32 + (int)below(p, 40),
+		.positions = (pal_positions)below(p, 2),
+		.source = (pal_source)below(p, 3), /* project needs a side-car */
+		.left = 1 + (int)below(p, 80),
+		.restore_prefill = below(p, 3) == 0,
+		.spill_type = (pal_spill_type)below(p, 3),
+		.disk_budget = below(p, 4) ? 0 : 1 + (uint64_t)below(p, 100000)};
 }
 
 static bool play(program *p)
