@@ -96,11 +96,12 @@ pal_status pal__facts_next(pal__facts *f, int32_t *ids, size_t n, pal_error *err
 	pal_status s = PAL_OK;
 	while (n && s == PAL_OK) {
 		size_t take = f->n < n ? f->n : n;
-		if (take)
+		if (take) {
 			memcpy(ids, f->ids, take * sizeof *ids);
+			f->ids += take;
+		}
 		ids += take;
 		n -= take;
-		f->ids += take;
 		f->n -= take;
 		if (f->sample && n)
 			s = pal__sample_next(f->sample, &f->ids, &f->n, err);
