@@ -88,6 +88,12 @@ static inline bool pal__kv_bounded(const pal__kv_shape *s, size_t layer)
 	return s->window && !pal__kv_slides(s, layer);
 }
 
+/* The i-th of the layers that do not slide, those of `main`. */
+static inline size_t pal__kv_main_layer(const pal__kv_shape *s, size_t i)
+{
+	return s->slide ? (i + 1) * s->slide_every - 1 : i;
+}
+
 /* How many of the next n positions from pos on one forward pass may take. */
 size_t pal__kv_piece(const pal__kv *kv, int64_t pos, size_t n);
 

@@ -161,7 +161,7 @@ pal_status pal__hidden_fill(pal__hidden *x, pal__site *s, const pal__span *span,
 				 (long long)x->doubt_from, (long long)x->doubt_end - 1);
 	pal__put_begin(s, span);
 	for (size_t i = 0; i < s->kv->main.n_layers; i++) {
-		size_t layer = shape->slide ? (i + 1) * shape->slide_every - 1 : i;
+		size_t layer = pal__kv_main_layer(shape, i);
 		for (int64_t pos = span->from; pos < span->end;) {
 			int64_t end = pos + s->n_batch < span->end ? pos + s->n_batch : span->end;
 			pal_status status = read_inputs(x, s, i, pos, end, err);

@@ -134,8 +134,8 @@ pal_status pal__restore_tapped(pal__restore *r, pal_error *err)
 
 int64_t pal__restore_end(const pal__restore *r, int64_t pos)
 {
-	pal__kv_sight sight = pal__kv_sees(
-		r->site.kv, r->site.kv->shape.slide ? r->site.kv->shape.slide_every - 1 : 0, pos);
+	const pal__kv *kv = r->site.kv;
+	pal__kv_sight sight = pal__kv_sees(kv, pal__kv_main_layer(&kv->shape, 0), pos);
 	return sight.far ? sight.first : 0;
 }
 

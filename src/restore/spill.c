@@ -54,12 +54,6 @@ typedef struct {
 	int64_t from, end;     /* positions of the record */
 } copying;
 
-/* Layers that keep K/V of evicted positions are the K/V's main ones, in order. */
-static size_t layer_of(const pal__kv_shape *s, size_t i)
-{
-	return s->slide ? i * s->slide_every + s->slide_every - 1 : i;
-}
-
 static uint8_t *row_at(const pal__spill *x, size_t item, size_t place)
 {
 	return x->record + HEADER + (item * PAL__SPILL_ROWS + place) * 2 * x->row_bytes;
@@ -69,7 +63,7 @@ static void pack_item(void *arg, size_t item, int worker)
 {
 	const copying *c = arg;
 	const pal__hparams *h = &c->s->m->h;
-	size_t layer = layer_of(&c->s->kv->shape, item / h->n_kv_heads);
+	size_t layer = pal__kv_main_layer(&c->s->kv->shape, item / h->n_kv_heads);
 	float k[PAL__KV_MAX_DIM], v[PAL__KV_MAX_DIM];
 	(void)worker;
 	for (int64_t pos = c->from; pos < c->end; pos++) {
@@ -132,7 +126,7 @@ static void unpack_item(void *arg, size_t item, int worker)
 {
 	const copying *c = arg;
 	const pal__hparams *h = &c->s->m->h;
-	size_t layer = layer_of(&c->s->kv->shape, item / h->n_kv_heads);
+	size_t layer = pal__kv_main_layer(&c->s->kv->shape, item / h->n_kv_heads);
 	float k[PAL__KV_MAX_DIM], v[PAL__KV_MAX_DIM];
 	(void)worker;
 	for (int64_t pos = c->from; pos < c->end; pos++) {

@@ -92,10 +92,7 @@ static pal_status event_now(pal_session *s, pal__recalling *r, pal_error *err)
 		s->stale = true;
 		return status;
 	}
-	float *last = s->logits;
-	s->logits = s->next_logits;
-	s->next_logits = last;
-	s->has_logits = true;
+	pal__session_new_logits(s);
 	return PAL_OK;
 }
 

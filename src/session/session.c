@@ -223,7 +223,7 @@ static pal_status keep(pal_session *s, int64_t last, pal_error *err)
 
 static void count_far(pal_session *s, int64_t pos)
 {
-	size_t layer = s->kv.shape.slide ? s->kv.shape.slide_every - 1 : 0;
+	size_t layer = pal__kv_main_layer(&s->kv.shape, 0);
 	if (s->restores && pal__kv_sees(&s->kv, layer, pos).far)
 		s->far_reads += s->kv.far_rows - (size_t)s->kv.shape.sink;
 }
@@ -336,11 +336,16 @@ pal_status pal_session_append(pal_session *s, const int32_t *ids, size_t n, floa
 	if (logits)
 		memcpy(s->next_logits, logits + (n - 1) * s->model->h.n_vocab,
 		       s->model->h.n_vocab * sizeof *logits);
+	pal__session_new_logits(s);
+	return PAL_OK;
+}
+
+void pal__session_new_logits(pal_session *s)
+{
 	float *last = s->logits;
 	s->logits = s->next_logits;
 	s->next_logits = last;
 	s->has_logits = true;
-	return PAL_OK;
 }
 
 /* --- going back --------------------------------------------------------------------- */

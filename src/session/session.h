@@ -56,6 +56,9 @@ typedef struct {
 } pal__reading;
 pal_status pal__session_read(pal_session *s, const pal__reading *reading, pal_error *err);
 
+/* next_logits are those of the last position from now on. */
+void pal__session_new_logits(pal_session *s);
+
 /* Makes a stale session whole. */
 pal_status pal__session_refresh(pal_session *s, pal_error *err);
 
