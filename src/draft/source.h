@@ -59,9 +59,9 @@ pal_status pal__draft_ngram(size_t window, pal__draft_source **out, pal_error *e
 pal_status pal__draft_suffix(const pal_model *verifier, size_t window, const char *corpus,
 			     pal__draft_source **out, pal_error *err);
 
-/* A small model of the same vocabulary, with sinks and a window of K/V of its own, that works on the
- * verifier's threads. window: positions; those beyond what it was trained for are not used. Errors:
- * those of pal_model_open, PAL_EINVAL (another vocabulary, no window). */
+/* A small model of the same vocabulary, with sinks and a window of K/V of its own, that works on
+ * the verifier's threads. window: positions; those beyond what it was trained for are not used.
+ * Errors: those of pal_model_open, PAL_EINVAL (another vocabulary, no window). */
 pal_status pal__draft_model(const pal_model *verifier, const char *path, size_t window,
 			    pal__draft_source **out, pal_error *err);
 
