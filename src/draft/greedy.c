@@ -5,7 +5,7 @@
 #include "draft/sample.h"
 #include "kernels/half.h"
 
-#define LEAST 0.05f /* probability of a draft that is worth its passes */
+#define LEAST 0.1f /* probability of a draft that is worth its passes */
 #define LANES 16    /* of a loop that is written for vectors */
 
 /* e to the x for x <= 0, but for some percent: a number's bits are about linear in its logarithm
@@ -37,7 +37,7 @@ static float share(const float *x, size_t n, float max)
  * ten with 0.99 nine in ten. */
 uint8_t pal__draft_degree(float p)
 {
-	static const float from[PAL__DRAFT_BUCKETS - 1] = {0.1f,  0.2f,  0.3f,  0.4f,  0.5f,
+	static const float from[PAL__DRAFT_BUCKETS - 1] = {0.15f, 0.2f,  0.3f,  0.4f,  0.5f,
 							   0.6f,  0.7f,  0.8f,  0.85f, 0.9f,
 							   0.93f, 0.96f, 0.98f, 0.99f, 0.995f};
 	uint8_t degree = 0;

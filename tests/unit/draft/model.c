@@ -93,7 +93,7 @@ static void its_own_drafter(void **state)
 		along_open(&a, m, &(pal_session_options){.n_ctx = 400});
 		start(&a, "The file is", 20);
 		int drafted = decode(&a, s, 150);
-		assert_true(drafted > 0 && (!trained || drafted > 100));
+		assert_true(!trained || drafted > 50);
 		pal_session_close(a.s);
 		s->close(s);
 
@@ -109,7 +109,7 @@ static void its_own_drafter(void **state)
 			s->observe(s, a.log, keep, keep + 1);
 			drafted += decode(&a, s, keep + 1 + (int64_t)along_random(50));
 		}
-		assert_true(drafted > 0 && (!trained || drafted > 100));
+		assert_true(!trained || drafted > 50);
 		pal_session_close(a.s);
 		s->close(s);
 		pal_model_close(m);
