@@ -28,7 +28,7 @@ static int32_t by_first_layers(pal_model *m, size_t n_layers, const int32_t *log
 	pal__kv kv;
 	pal__scratch scratch;
 	pal__arena arena;
-	size_t bytes, more;
+	size_t bytes = 0, more = 0;
 	assert_true(pal__kv_need(&shape, &bytes) && pal__scratch_need(m, 1, &more));
 	assert_int_equal(pal__arena_init(&arena, bytes + more, "a test", NULL), PAL_OK);
 	pal__kv_init(&kv, &shape, &arena);
