@@ -6,7 +6,7 @@
 #include "kernels/half.h"
 
 #define LEAST 0.1f /* probability of a draft that is worth its passes */
-#define LANES 16    /* of a loop that is written for vectors */
+#define LANES 16   /* of a loop that is written for vectors */
 
 /* e to the x for x <= 0, but for some percent: a number's bits are about linear in its logarithm
  * (N. Schraudolph, 1999). A degree needs no more, and is made of 150,000 of them. */

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "draft/greedy.h"
+
 static char **paths;
 static int n_paths;
 
@@ -40,6 +42,16 @@ static void assert_same(const draft *a, const draft *b)
 	assert_memory_equal(a->sure, b->sure, sizeof a->sure);
 }
 
+/* Of what greedy decoding says next. */
+static float probability(const along *a)
+{
+	const float *x = pal_session_logits(a->s);
+	double max = (double)x[along_next(a)], sum = 0;
+	for (size_t i = 0; i < a->m->h.n_vocab; i++)
+		sum += pal__exp_neg((double)x[i] - max);
+	return (float)(1 / sum);
+}
+
 /* Drafts for a session of its own model: each is what greedy decoding gives. Returns how many. */
 static int decode(along *a, pal__draft_source *s, int64_t length)
 {
@@ -53,7 +65,9 @@ static int decode(along *a, pal__draft_source *s, int64_t length)
 		for (int k = 0; k < d.n; k++) {
 			token = along_next(a);
 			assert_int_equal(d.out[k], token);
-			assert_true(d.sure[k] < PAL__DRAFT_BUCKETS);
+			float p = probability(a);
+			assert_true(d.sure[k] >= pal__draft_degree(0.93f * p) &&
+				    d.sure[k] <= pal__draft_degree(1.07f * p));
 			/* Not all that is right is always taken. */
 			if (along_random(8) == 0)
 				break;
