@@ -23,7 +23,7 @@ typedef struct {
 
 #define PAL__NO_NEWFILE ((pal__newfile){.fd = -1})
 
-/* bytes: how long it will be at least. Errors: PAL_EIO, PAL_ENOMEM. */
+/* bytes: room to reserve. Errors: PAL_EIO, PAL_ENOMEM. */
 pal_status pal__newfile_open(pal__newfile *f, const char *path, uint64_t bytes, pal_error *err);
 
 /* Writes behind what was written. Errors: PAL_EIO. */
