@@ -38,7 +38,7 @@ typedef struct {
 } pal__corpus_header;
 
 typedef struct {
-	pal__file file; /* zeros: no corpus */
+	pal__file file; /* zeros: no corpus, in which nothing is found */
 	const int32_t *tokens;
 	const uint32_t *index;
 	const uint32_t (*keys)[PAL__CORPUS_KEY];

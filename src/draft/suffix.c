@@ -37,9 +37,8 @@ static const uint16_t degrees[PAL__DRAFT_BUCKETS] = {
 typedef struct {
 	pal__draft_source source;
 	pal__automaton session;
-	pal__corpus corpus;
-	bool has_corpus;
-	int64_t n; /* tokens of the log that were observed */
+	pal__corpus corpus; /* or zeros */
+	int64_t n;          /* tokens of the log that were observed */
 } suffix;
 
 typedef struct {
@@ -165,8 +164,7 @@ static int propose(pal__draft_source *source, const pal__draft_view *v, int32_t 
 	walk w = {.s = s};
 	int n = 0;
 	w.at = pal__automaton_step(&s->session, pal__automaton_end(&s->session), v->log[v->n - 1]);
-	if (s->has_corpus)
-		w.n_places = pal__corpus_find(&s->corpus, v->log, (size_t)v->n, w.places, PLACES);
+	w.n_places = pal__corpus_find(&s->corpus, v->log, (size_t)v->n, w.places, PLACES);
 	for (uint32_t all = ONE; n < most; n++) {
 		guess g = guess_session(&w), c = guess_corpus(&w);
 		if (c.belief > g.belief)
@@ -178,9 +176,8 @@ static int propose(pal__draft_source *source, const pal__draft_view *v, int32_t 
 		sure[n] = degree_of(g.belief);
 		go_on(&w, g.token);
 	}
-	if (s->has_corpus && !pal__corpus_intact(&s->corpus)) {
+	if (!pal__corpus_intact(&s->corpus)) {
 		pal__corpus_close(&s->corpus);
-		s->has_corpus = false;
 		return 0;
 	}
 	return n;
@@ -201,7 +198,6 @@ pal_status pal__draft_suffix(const pal_model *verifier, size_t window, const cha
 	if (!s)
 		return pal__fail_memory(err, "the drafts' automaton", sizeof *s);
 	s->source = (pal__draft_source){"suffix", propose, observe, close_suffix};
-	s->has_corpus = corpus;
 	pal_status st = pal__automaton_init(&s->session, window, err);
 	if (st == PAL_OK && corpus)
 		st = pal__corpus_open(corpus, verifier->tokenizer, &s->corpus, err);

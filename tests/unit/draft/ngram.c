@@ -98,8 +98,8 @@ static void equals_its_definition(void **state)
 	}
 }
 
-/* Logs far longer than the window, cut as deep as they are: whatever is proposed stood in the log
- * behind the last token, and a repetition within the window is found. */
+/* Logs far longer than the window, cut as deep as they are: whatever is proposed stood in the
+ * window behind the last token. */
 static void small_windows(void **state)
 {
 	(void)state;
@@ -109,13 +109,14 @@ static void small_windows(void **state)
 	uint8_t sure[MOST];
 	for (uint64_t seed = 0; seed < 60; seed++) {
 		uint64_t random = seed + 1000;
-		pal__draft_source *s = make(seed % 3 ? 64 : 1);
+		int64_t window = seed % 3 ? 64 : 16;
+		pal__draft_source *s = make(seed % 3 ? 50 : 1);
 		random_text(&random, log, 0, N, 3 + below(&random, 60));
 		for (int64_t n = 1, known = 0; n < N;) {
 			s->observe(s, log, known, n - 1);
 			int got = ask(s, log, n, out, sure);
 			bool found = !got;
-			for (int64_t p = n - 2; p >= 0 && !found; p--) {
+			for (int64_t p = n - 2; p >= 0 && p >= n - 1 - window && !found; p--) {
 				found = log[p] == log[n - 1];
 				for (int i = 0; i < MOST && found; i++)
 					found = out[i] == log[p + 1 + i % (n - 1 - p)];
@@ -136,6 +137,35 @@ static void small_windows(void **state)
 		for (int i = 0; i < MOST; i++)
 			assert_int_equal(out[i], log[2001 + i]);
 		s->close(s);
+	}
+}
+
+/* A cut deeper than the window: the same as if what is gone had never been. */
+static void deep_cuts(void **state)
+{
+	(void)state;
+	enum { N = 600 };
+	int32_t log[N], out[2][MOST];
+	uint8_t sure[2][MOST];
+	for (uint64_t seed = 0; seed < 40; seed++) {
+		uint64_t random = seed;
+		random_text(&random, log, 0, N, 20);
+		pal__draft_source *s = make(64), *fresh = make(64);
+		int64_t cut = 300 + below(&random, 220);
+		for (int64_t n = 0; n < N; n += 50)
+			s->observe(s, log, n, n + 50);
+		random_text(&random, log, (size_t)cut, N, 20);
+		s->observe(s, log, cut, cut + 10);
+		fresh->observe(fresh, log, 0, cut + 10);
+		for (int64_t n = cut + 11; n < N; n++) {
+			int got = ask(s, log, n, out[0], sure[0]);
+			assert_int_equal(ask(fresh, log, n, out[1], sure[1]), got);
+			assert_memory_equal(out[0], out[1], (size_t)got * sizeof **out);
+			s->observe(s, log, n - 1, n);
+			fresh->observe(fresh, log, n - 1, n);
+		}
+		s->close(s);
+		fresh->close(fresh);
 	}
 }
 
@@ -187,6 +217,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(equals_its_definition),
 		cmocka_unit_test(small_windows),
+		cmocka_unit_test(deep_cuts),
 		cmocka_unit_test(sureness),
 		cmocka_unit_test(out_of_memory),
 	};
