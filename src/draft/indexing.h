@@ -4,7 +4,7 @@
  *  - The file is a function of the tokens and the vocabulary. It appears when it is whole.
  *  - Positions are sorted by PAL__CORPUS_DEEP tokens, back to the border of the document, and by
  *    themselves where these are equal: time is O(n (log n + PAL__CORPUS_DEEP)), whatever the text.
- *  - Memory is 12 bytes a token, and 4 more while tokens are gathered.
+ *  - Memory is at most 16 bytes a token.
  */
 #ifndef PAL_DRAFT_INDEXING_H
 #define PAL_DRAFT_INDEXING_H

@@ -23,7 +23,7 @@
 #include "model/model.h"
 
 #define PLACES 16            /* of the corpus that are looked at */
-#define CONTEXTS 8           /* of the session, for one token */
+#define CONTEXTS 4           /* of the session, for one token */
 #define CONTEXT_LONG 64      /* tokens: longer ones count as that */
 #define AGAIN 16             /* tokens before a cut that are read again behind it */
 #define ONE 4096             /* the belief 1 */
