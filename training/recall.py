@@ -103,6 +103,10 @@ def train(rank, a):
     model.load_state_dict(torch.load(a.work / f"{a.start}.pt", map_location=device))
     naming = nn.ModuleDict({str(depth): Naming(model.c).to(device)
                             for depth in (FIRST_HOP, SECOND_HOP) if a.hard})
+    before = a.work / f"{a.start}.state"
+    if naming and before.exists():  # of a hard model: what named things there goes on
+        naming.load_state_dict(
+            torch.load(before, map_location=device, weights_only=False)["naming"], strict=False)
     trained = nn.ModuleDict({"model": model, "naming": naming})
     muon = Muon([p for n, p in trained.named_parameters() if p.dim() == 2 and "embd" not in n],
                 True)
