@@ -38,7 +38,8 @@ fi
 recall main --from model --minutes 38
 recall last --from main --favour quote --stage 3 --lr 0.35 --minutes 6
 recall joined --from last --hard --favour hop --favour steps --stage 1 --minutes 50 --seed 9
-recall hard --from joined --hard --favour hop --favour steps --stage 3 --lr 0.4 --minutes 8 --seed 10
+recall hard --from joined --hard --favour hop --favour steps --stage 3 --lr 0.4 --minutes 8 \
+	--seed 10
 "$python" "$here/export.py" "$work" "$work/palimpsest-5m.gguf" --weights last
 "$python" "$here/export.py" "$work" "$work/palimpsest-5m-hard.gguf" --weights hard
 "$python" "$here/evaluate.py" "$work" last | tee "$work/evaluation.jsonl"
