@@ -277,6 +277,14 @@ static pal_status read_pair(const struct map *m, const struct place *at, const j
 	return PAL_OK;
 }
 
+/* Whether a source's counts can be: of what, so many at most. */
+static bool source_counts(const json_t *source, const char *what, const char *of)
+{
+	json_t *part = json_object_get(source, what), *all = json_object_get(source, of);
+	return json_is_integer(part) && json_is_integer(all) && json_integer_value(part) >= 0 &&
+	       json_integer_value(part) <= json_integer_value(all);
+}
+
 /* What a source did, as its drafter counted: nothing follows from it, but it must be possible. */
 static pal_status check_sources(const struct map *m, const struct place *at, const json_t *own)
 {
@@ -285,12 +293,9 @@ static pal_status check_sources(const struct map *m, const struct place *at, con
 	json_array_foreach(sources, i, one)
 	{
 		json_t *seconds = json_object_get(one, "seconds");
-		json_t *accepted = json_object_get(one, "accepted");
-		json_t *drafted = json_object_get(one, "drafted");
 		if (!is_name(text_of(one, "name")) || !json_is_number(seconds) ||
-		    json_number_value(seconds) < 0 || !json_is_integer(accepted) ||
-		    !json_is_integer(drafted) || json_integer_value(accepted) < 0 ||
-		    json_integer_value(accepted) > json_integer_value(drafted))
+		    json_number_value(seconds) < 0 || !source_counts(one, "accepted", "drafted") ||
+		    !source_counts(one, "right", "guessed"))
 			return bad(m, at, "source %zu is not possible", i + 1);
 	}
 	return PAL_OK;

@@ -170,15 +170,16 @@ static void figures_table(FILE *to, const json_t *e)
 
 static void sources_row(FILE *to, const json_t *run, const json_t *own, const json_t *source)
 {
-	double proposals = number(source, "proposals");
 	element(to, "<tr><td>", word(run, "workload"), "</td>");
 	element(to, "<td>", word(run, "mode"), "</td>");
 	element(to, "<td>", word(own, "drafter"), "</td>");
 	element(to, "<td>", word(source, "name"), "</td>");
-	numeric(to, "%.0f", proposals);
+	numeric(to, "%.0f", number(source, "proposals"));
 	numeric(to, "%.0f", number(source, "drafted"));
 	numeric(to, "%.0f", number(source, "accepted"));
-	numeric(to, "%.2f", proposals > 0 ? number(source, "seconds") / proposals * 1e6 : 0);
+	numeric(to, "%.0f", number(source, "guessed"));
+	numeric(to, "%.0f", number(source, "right"));
+	numeric(to, "%.4f", number(source, "seconds"));
 	fputs("</tr>\n", to);
 }
 
@@ -188,7 +189,7 @@ static void sources_table(FILE *to, const json_t *e)
 	size_t i, j, k;
 	fputs("<div class=\"wide\"><table><caption>Sources</caption>\n<tr><th>workload</th>"
 	      "<th>mode</th><th>drafter</th><th>source</th><th>proposals</th><th>drafted</th>"
-	      "<th>accepted</th><th>microseconds a proposal</th></tr>\n",
+	      "<th>accepted</th><th>guessed</th><th>right</th><th>seconds</th></tr>\n",
 	      to);
 	json_array_foreach(json_object_get(e, "runs"), i, run)
 		json_array_foreach(json_object_get(run, "drafted"), j, own)

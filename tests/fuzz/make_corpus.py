@@ -349,7 +349,8 @@ def recall():
 def map_evidence():
     plain = {"output": "00000000000000aa", "turns": "3 30;2 20"}
     own = {"output": "00000000000000aa", "turns": "3 3 1 5 2 10;2 2 2 0 0 20"}
-    source = {"name": "ngram", "proposals": 2, "drafted": 5, "accepted": 2, "seconds": 0.5}
+    source = {"name": "ngram", "proposals": 2, "drafted": 5, "accepted": 2,
+              "guessed": 9, "right": 3, "seconds": 0.5}
     return {"format": "palimpsest-map-1", "machine": {}, "build": {}, "kv": "full",
             "model": {"name": "m", "hash": "0123456789abcdef"}, "threads": 1,
             "parameters": {"replay": False, "pairs": 1, "most": 3, "turns": 0, "temp": 0.5,

@@ -32,11 +32,11 @@ static json_t *run_json(const char *mode)
 				"10 10 4 12 6 300;6 6 3 8 3 200", "output", OUT, "turns",
 				"10 10 4 12 6 200;6 6 3 8 3 200");
 	return json_pack("{s:s, s:s, s:s, s:o, s:[{s:s, s:o, s:[]}, {s:s, s:o, s:[{s:s, s:i, s:i, "
-			 "s:i, s:f}]}]}",
+			 "s:i, s:i, s:i, s:f}]}]}",
 			 "isa", "avx2", "workload", "chat", "mode", mode, "plain", plain, "drafted",
 			 "drafter", "none", "pairs", none, "sources", "drafter", "ngram", "pairs",
 			 own, "sources", "name", "ngram", "proposals", 21, "drafted", 60,
-			 "accepted", 27, "seconds", 0.25);
+			 "accepted", 27, "guessed", 90, "right", 40, "seconds", 0.25);
 }
 
 static json_t *samples(void)
@@ -245,6 +245,7 @@ static const struct change changes[] = {
 	{"runs/0/drafted/1/pairs/0", "turns", "\"10 10 4 12 6 400;6 6 3 8 3 300\"",
 	 "figures: avx2, chat, greedy, ngram"},
 	{"runs/0/drafted/1/sources/0", "accepted", "61", "source 1 is not possible"},
+	{"runs/0/drafted/1/sources/0", "right", "91", "source 1 is not possible"},
 	{"runs/0/drafted/1/sources/0", "name", NULL, "source 1 is not possible"},
 };
 
