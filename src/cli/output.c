@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
@@ -85,6 +86,15 @@ pal_status pal__write_evidence(const char *path, const json_t *evidence, pal__pa
 	if (fclose(f) != 0 && !s)
 		s = pal__fail(err, PAL_EIO, "%s: cannot be written: %s", path, strerror(errno));
 	return s;
+}
+
+pal_status pal__out_other(const char *out, const char *read, pal_error *err)
+{
+	struct stat to, from;
+	if (stat(read, &from) == 0 && stat(out, &to) == 0 && from.st_ino == to.st_ino &&
+	    from.st_dev == to.st_dev)
+		return pal__fail(err, PAL_EINVAL, "-o %s would write over %s", out, read);
+	return PAL_OK;
 }
 
 /* --- progress ------------------------------------------------------------- */

@@ -33,6 +33,9 @@ pal_status pal__out_evidence(const json_t *evidence, pal_error *err);
 pal_status pal__write_evidence(const char *path, const json_t *evidence, pal__page page,
 			       pal_error *err);
 
+/* PAL_EINVAL if the file to write, `out`, is one that is read: that would be the end of both. */
+pal_status pal__out_other(const char *out, const char *read, pal_error *err);
+
 typedef struct {
 	const char *what, *unit; /* "reading the prompt", "tok" or "B" */
 	double start, drawn;     /* seconds */
