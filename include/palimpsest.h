@@ -156,7 +156,8 @@ typedef enum pal_positions { PAL_POSITIONS_COMPACT, PAL_POSITIONS_ORIGINAL } pal
 /* Where the K/V of a restored chunk come from. RECOMPUTE: the model reads the chunk again, with
  * `left` tokens before it. SPILL: they were written to disk when they were evicted. HIDDEN: they
  * are computed from the layers' inputs, which were written to disk. PROJECT: the model's first
- * layers read the chunk, and the side-car's projection gives the layers above. */
+ * layers read the chunk, and the side-car's projection gives the layers above; or a proposer
+ * reads it, a smaller model with the same tokens, and the projection gives all layers. */
 typedef enum pal_source {
 	PAL_SOURCE_RECOMPUTE,
 	PAL_SOURCE_SPILL,
@@ -193,6 +194,8 @@ typedef struct pal_session_options {
 	bool restore_prefill;      /* restore every 64 positions of what is appended, too */
 	bool no_restore_generated; /* not as generation goes on */
 	const char *side_car;      /* file of `pal fit`, or NULL */
+	pal_model *proposer;       /* whose states the side-car projects; borrowed, shared as models
+				    * are; NULL: those of the model itself */
 	const char *disk_dir; /* for files of its own without a name; NULL: $TMPDIR or /var/tmp */
 	pal_spill_type spill_type;
 	uint64_t disk_budget; /* bytes of spilled K/V or hidden states; 0: no limit */

@@ -41,10 +41,13 @@ static const pal__option options[] = {
 		  "recall tasks to calibrate with, as training/tasks.json (needs -f)"),
 	PAL__INT("tokens", 0, &tokens, 1, 1e15, "of the text to read at most (default 1000000)"),
 	PAL__INT("layer", 0, &layer, 1, 1024,
-		 "the first layer that is projected (default: the lowest that is\ngood enough)"),
+		 "whose state is projected (default: the lowest that is good enough)"),
 	PAL__FLOAT("threshold", 0, &threshold, 0, 1,
 		   "good enough: the most that is left of the variance of K where\nchunks are "
 		   "selected (default 0.1)"),
+	PAL__OPTION_PROPOSER(engine,
+			     "another model with the same tokens, whose last layer's states are\n"
+			     "projected to all layers (default: the model's own, to those above)"),
 	PAL__OPTION_THREADS(engine),
 	PAL__OPTION_ISA(engine),
 	PAL__OPTION_CACHE_DIR(engine),
@@ -215,17 +218,21 @@ static pal_status print_report(const work *w, pal_error *err)
 			 (unsigned long long)f->held, w->fit_s);
 	for (size_t i = 0; i < f->n_m && !s; i++) {
 		s = line(err, "%c m = %-4zu", i == f->chosen ? '*' : ' ', f->m[i]);
-		for (size_t l = f->m[i]; l < f->n_layers && !s; l++) {
+		for (size_t l = pal__fit_from(f, i); l < f->n_layers && !s; l++) {
 			const pal__fit_error *e = &f->errors[i * f->n_layers + l];
 			s = line(err, "  %zu: %.4f %.4f", l, (double)e->k, (double)e->v);
 		}
 		if (!s)
 			s = line(err, "\n");
 	}
-	if (!s)
+	const char *best = "; no layer is good enough, this one is the best";
+	best = f->good || layer ? "" : best;
+	if (!s && f->separate)
+		s = line(err, "%s: all layers are projected from state %zu of %s%s\n", out,
+			 f->m[f->chosen], engine.proposer, best);
+	else if (!s)
 		s = line(err, "%s: layers below %zu are computed, the others projected%s\n", out,
-			 f->m[f->chosen],
-			 f->good || layer ? "" : "; no layer is good enough, this one is the best");
+			 f->m[f->chosen], best);
 	return s;
 }
 
@@ -251,7 +258,7 @@ static json_t *errors_json(const pal__fit *f)
 {
 	json_t *all = json_array();
 	for (size_t i = 0; i < f->n_m; i++)
-		for (size_t l = f->m[i]; l < f->n_layers; l++) {
+		for (size_t l = pal__fit_from(f, i); l < f->n_layers; l++) {
 			const pal__fit_error *e = &f->errors[i * f->n_layers + l];
 			json_array_append_new(all, json_pack("{s:I, s:I, s:f, s:f, s:f}", "m",
 							     (json_int_t)f->m[i], "layer",
@@ -265,19 +272,22 @@ static pal_status print_json(const work *w, pal_error *err)
 {
 	pal_model_info info;
 	pal_model_get_info(w->model, &info);
-	return pal__out_json(
-		json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:f, s:f, s:f, s:I, s:o, s:o, "
-			  "s:o, s:o, s:o, s:o}",
-			  "engine", "palimpsest", "side_car", out, "text",
-			  file ? file : "standard input", "tokens", (json_int_t)w->fit.tokens,
-			  "rows", (json_int_t)w->fit.rows, "held_out", (json_int_t)w->fit.held,
-			  "layer", (json_int_t)w->fit.m[w->fit.chosen], "good", w->fit.good,
-			  "threshold", w->o.threshold, "calibrate_s", w->calibrate_s, "fit_s",
-			  w->fit_s, "rss_bytes", (json_int_t)pal__process_memory("VmHWM"), "select",
-			  heads_json(&w->first), "select_later", heads_json(&w->later), "errors",
-			  errors_json(&w->fit), "machine", pal__json_machine(), "build",
-			  pal__json_build(), "model", pal__json_model(w->path, &info)),
-		err);
+	json_t *all = json_pack(
+		"{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:f, s:f, s:f, s:I, s:o, s:o, "
+		"s:o, s:o, s:o, s:o}",
+		"engine", "palimpsest", "side_car", out, "text", file ? file : "standard input",
+		"tokens", (json_int_t)w->fit.tokens, "rows", (json_int_t)w->fit.rows, "held_out",
+		(json_int_t)w->fit.held, "layer", (json_int_t)w->fit.m[w->fit.chosen], "good",
+		w->fit.good, "threshold", w->o.threshold, "calibrate_s", w->calibrate_s, "fit_s",
+		w->fit_s, "rss_bytes", (json_int_t)pal__process_memory("VmHWM"), "select",
+		heads_json(&w->first), "select_later", heads_json(&w->later), "errors",
+		errors_json(&w->fit), "machine", pal__json_machine(), "build", pal__json_build(),
+		"model", pal__json_model(w->path, &info));
+	if (all && engine.proposer) {
+		pal_model_get_info(engine.proposer_model, &info);
+		json_object_set_new(all, "proposer", pal__json_model(engine.proposer, &info));
+	}
+	return pal__out_json(all, err);
 }
 
 /* --- the command ---------------------------------------------------------------- */
@@ -293,6 +303,7 @@ static bool on_progress(void *user, uint64_t done)
 static pal_status fit(work *w, pal_error *err)
 {
 	w->o.tokens = (uint64_t)tokens;
+	w->o.proposer = engine.proposer_model;
 	w->o.layer = (size_t)layer;
 	w->o.threshold = (double)threshold;
 	w->o.next = next_tokens;
@@ -334,7 +345,7 @@ static pal_status with_text(work *w, pal_error *err)
 static pal_status check_output(const char *model, pal_error *err)
 {
 	struct stat to, from;
-	const char *read[] = {model, file, tasks};
+	const char *read[] = {model, engine.proposer, file, tasks};
 	if (!out)
 		return pal__fail(err, PAL_EINVAL,
 				 "where to write the side-car is missing: -o FILE");
@@ -362,7 +373,7 @@ static pal_status run(const char *path, pal_error *err)
 		s = with_text(w, err);
 	}
 	pal__free(w);
-	pal_model_close(model);
+	pal__engine_close(&engine, model);
 	return s;
 }
 
@@ -371,7 +382,7 @@ const pal__command pal__command_fit = {
 	.summary = "fit a side-car, which restoration uses, to a model",
 	.about = "Reads text, streams it through the model, and writes a side-car: which heads\n"
 		 "find the chunks to restore, and a projection from the state of a lower layer\n"
-		 "to K and V of the layers above.\n",
+		 "to K and V of the layers above, or from a proposer's state to all of them.\n",
 	.options = options,
 	.run = run,
 };

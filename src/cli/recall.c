@@ -135,9 +135,16 @@ static json_t *head(const char *path, const pal_model_info *info)
 	gmtime_r(&now, &utc);
 	strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &utc);
 	json_t *model = pal__json_model(path, info);
-	return json_pack("{s:s, s:s, s:o, s:o, s:o, s:i, s:s}", "format", PAL__EVIDENCE_FORMAT,
-			 "date", date, "machine", pal__json_machine(), "build", pal__json_build(),
-			 "model", model, "threads", info->n_threads, "kv_type", engine.kv_type);
+	json_t *e =
+		json_pack("{s:s, s:s, s:o, s:o, s:o, s:i, s:s}", "format", PAL__EVIDENCE_FORMAT,
+			  "date", date, "machine", pal__json_machine(), "build", pal__json_build(),
+			  "model", model, "threads", info->n_threads, "kv_type", engine.kv_type);
+	if (e && engine.proposer) {
+		pal_model_info proposer;
+		pal_model_get_info(engine.proposer_model, &proposer);
+		json_object_set_new(e, "proposer", pal__json_model(engine.proposer, &proposer));
+	}
+	return e;
 }
 
 static const char *word(const json_t *j, const char *name)
@@ -256,7 +263,7 @@ static pal_status run(const char *path, pal_error *err)
 		s = e ? measure(model, tasks, e, err) : pal__fail_memory(err, "the evidence", 0);
 		json_decref(e);
 	}
-	pal_model_close(model);
+	pal__engine_close(&engine, model);
 	pal__tasks_close(tasks);
 	return s;
 }

@@ -342,7 +342,7 @@ static pal_status run(const char *path, pal_error *err)
 	s = with_model(&r, err);
 	pal__free(r.prompt);
 	pal__free(r.text);
-	pal_model_close(r.model);
+	pal__engine_close(&engine, r.model);
 	return s;
 }
 

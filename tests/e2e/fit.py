@@ -92,6 +92,36 @@ class Fit(unittest.TestCase):
         self.fails("nothing.json: No such file", "-f", self.text, "-o", self.path("b.gguf"),
                    "--tasks", self.path("nothing.json"))
 
+    def test_proposer(self):
+        """The model as its own proposer; a copy is the same proposer, another model is not."""
+        side, other = self.path("p.gguf"), self.path("other.gguf")
+        args = ("-f", self.text, "-o", side, "--tokens", 6000, "--proposer", MODEL)
+        report = json.loads(self.good("fit", MODEL, *args, "--json"))
+        layers = {e["m"] for e in report["errors"]}
+        self.assertEqual(len(layers), 2)  # the input of the last layer, and its output
+        own = [e for e in report["errors"] if e["m"] == e["layer"] == min(layers)]
+        self.assertTrue(own and own[0]["k"] < 0.01 and own[0]["v"] < 0.01)
+        self.assertEqual(min(e["layer"] for e in report["errors"]), 0)
+        self.assertEqual(report["proposer"]["hash"], report["model"]["hash"])
+        self.assertIn("all layers are projected from state", self.good("fit", MODEL, *args))
+        run = ("run", MODEL, "-p", prose(60), "-n", 4, "--ignore-eos", "--kv", "restored",
+               "--window", 64, "--restore", "project", "--side", side, "--json")
+        memory = json.loads(self.good(*run, "--proposer", MODEL))["memory"]
+        self.assertGreater(memory["filled"]["project"], 0)
+        self.assertEqual(memory["fallbacks"], 0)
+        mkmodel = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tools/mkmodel.py")
+        for vocab in (512, 300):
+            subprocess.run([sys.executable, mkmodel, other, "--type", "q8_0", "--seed", "7",
+                            "--vocab", str(vocab)], check=True)
+            p = self.pal(*run, "--proposer", other)
+            self.assertEqual(p.returncode, 1)
+            self.assertIn(b"another proposer" if vocab == 512 else b"cannot be the proposer",
+                          p.stderr)
+        self.assertIn(b"which is not given", self.pal(*run).stderr)
+        self.fails("cannot be the proposer", *args[:2], "-o", self.path("b.gguf"), "--proposer",
+                   other)
+        self.fails("would write over", "-f", self.text, "-o", other, "--proposer", other)
+
     def test_refused(self):
         out = self.path("b.gguf")
         self.fails("-o FILE", "-f", self.text)
