@@ -17,6 +17,7 @@
 #include "cli/engine.h"
 #include "cli/output.h"
 #include "eval/probes.h"
+#include "eval/recall.h"
 #include "restore/calibrate.h"
 #include "text/stream.h"
 
@@ -30,7 +31,7 @@
 
 static pal__engine engine = PAL__ENGINE_DEFAULTS;
 static const char *file, *out, *tasks;
-static int64_t tokens = 1000000, layer;
+static int64_t tokens = 1000000, layer, questions = 40;
 static float threshold = 0.1f;
 static bool json;
 
@@ -39,6 +40,8 @@ static const pal__option options[] = {
 	PAL__TEXT("output", 'o', &out, "FILE", "the side-car to write, NAME.side.gguf"),
 	PAL__TEXT("tasks", 0, &tasks, "FILE",
 		  "recall tasks to calibrate with, as training/tasks.json (needs -f)"),
+	PAL__INT("questions", 0, &questions, 0, 1 << 20,
+		 "of the tasks to ask with every layer that is tried (default 40)"),
 	PAL__INT("tokens", 0, &tokens, 1, 1e15, "of the text to read at most (default 1000000)"),
 	PAL__INT("layer", 0, &layer, 1, 1024,
 		 "whose state is projected (default: the lowest that is good enough)"),
@@ -69,7 +72,8 @@ typedef struct {
 	pal__calibrated first, later;
 	pal__fit_options o;
 	pal__fit fit;
-	double calibrate_s, fit_s;
+	pal__recalled reread, recalled[PAL__MAX_LAYERS]; /* recompute's, and of each m */
+	double calibrate_s, fit_s, recall_s;
 } work;
 
 /* --- the text ------------------------------------------------------------------- */
@@ -204,6 +208,11 @@ static pal_status print_heads(const char *name, const pal__calibrated *c, pal_er
 	return s;
 }
 
+static double recall_of(const pal__recalled *r)
+{
+	return (double)r->right / (double)r->asked;
+}
+
 static pal_status print_report(const work *w, pal_error *err)
 {
 	const pal__fit *f = &w->fit;
@@ -218,6 +227,8 @@ static pal_status print_report(const work *w, pal_error *err)
 			 (unsigned long long)f->held, w->fit_s);
 	for (size_t i = 0; i < f->n_m && !s; i++) {
 		s = line(err, "%c m = %-4zu", i == f->chosen ? '*' : ' ', f->m[i]);
+		if (!s && w->reread.asked)
+			s = line(err, "  recall %.3f", recall_of(&w->recalled[i]));
 		for (size_t l = pal__fit_from(f, i); l < f->n_layers && !s; l++) {
 			const pal__fit_error *e = &f->errors[i * f->n_layers + l];
 			s = line(err, "  %zu: %.4f %.4f", l, (double)e->k, (double)e->v);
@@ -225,6 +236,9 @@ static pal_status print_report(const work *w, pal_error *err)
 		if (!s)
 			s = line(err, "\n");
 	}
+	if (!s && w->reread.asked)
+		s = line(err, "of %lld questions, in %.1f s; when chunks are read again: %.3f\n",
+			 (long long)w->reread.asked, w->recall_s, recall_of(&w->reread));
 	const char *best = "; no layer is good enough, this one is the best";
 	best = f->good || layer ? "" : best;
 	if (!s && f->separate)
@@ -268,6 +282,25 @@ static json_t *errors_json(const pal__fit *f)
 	return all;
 }
 
+static json_t *recalled_json(const pal__recalled *r)
+{
+	return json_pack("{s:I, s:I}", "questions", (json_int_t)r->asked, "right",
+			 (json_int_t)r->right);
+}
+
+/* What was asked: for each m, and with the chunks read again. */
+static json_t *recall_json(const work *w)
+{
+	json_t *all = json_array();
+	for (size_t i = 0; i < w->fit.n_m; i++) {
+		json_t *one = recalled_json(&w->recalled[i]);
+		json_object_set_new(one, "m", json_integer((json_int_t)w->fit.m[i]));
+		json_array_append_new(all, one);
+	}
+	return json_pack("{s:o, s:o, s:f}", "recompute", recalled_json(&w->reread), "project", all,
+			 "seconds", w->recall_s);
+}
+
 static pal_status print_json(const work *w, pal_error *err)
 {
 	pal_model_info info;
@@ -287,6 +320,8 @@ static pal_status print_json(const work *w, pal_error *err)
 		pal_model_get_info(engine.proposer_model, &info);
 		json_object_set_new(all, "proposer", pal__json_model(engine.proposer, &info));
 	}
+	if (all && w->reread.asked)
+		json_object_set_new(all, "recall", recall_json(w));
 	return pal__out_json(all, err);
 }
 
@@ -300,6 +335,28 @@ static bool on_progress(void *user, uint64_t done)
 	return true;
 }
 
+/* Asks with one m's projection, in a side-car that is gone afterwards. */
+static pal_status ask_with(void *user, const pal__fit *f, pal_error *err)
+{
+	work *w = user;
+	char path[4096];
+	double start = pal__now();
+	pal__bar_end(&w->bar); /* of reading, when the first one is asked */
+	if (snprintf(path, sizeof path, "%s.trial", out) >= (int)sizeof path)
+		return pal__fail(err, PAL_EINVAL, "-o %s: too long a name", out);
+	pal_session_options o = {.side_car = path, .proposer = engine.proposer_model};
+	pal_status s = pal__fit_write(f, w->model, &w->o, path, err);
+	if (s == PAL_OK && !w->reread.asked)
+		s = pal__recall_quick(w->model, w->tasks, &o, questions, &w->reread, err);
+	o.source = PAL_SOURCE_PROJECT;
+	if (s == PAL_OK)
+		s = pal__recall_quick(w->model, w->tasks, &o, questions, &w->recalled[f->chosen],
+				      err);
+	unlink(path);
+	w->recall_s += pal__now() - start;
+	return s;
+}
+
 static pal_status fit(work *w, pal_error *err)
 {
 	w->o.tokens = (uint64_t)tokens;
@@ -308,11 +365,12 @@ static pal_status fit(work *w, pal_error *err)
 	w->o.threshold = (double)threshold;
 	w->o.next = next_tokens;
 	w->o.progress = on_progress;
+	w->o.each = w->tasks && questions ? ask_with : NULL;
 	w->o.user = w;
 	pal__bar_start(&w->bar, "reading", "tok", engine.quiet);
 	pal_status s = pal__fit_run(w->model, &w->o, &w->fit, err);
 	pal__bar_end(&w->bar);
-	w->fit_s = pal__now() - w->bar.start;
+	w->fit_s = pal__now() - w->bar.start - w->recall_s;
 	if (s == PAL_OK)
 		s = pal__fit_write(&w->fit, w->model, &w->o, out, err);
 	return s;

@@ -910,3 +910,57 @@ pal_status pal__recall_run(pal_model *model, const pal__tasks *tasks, const pal_
 	pal__free(r.piece);
 	return s;
 }
+
+/* --- a figure ----------------------------------------------------------------------------------
+ */
+
+/* Adds the answers of the only arm to a log's questions. */
+static void add_log(const json_t *log, pal__recalled *out)
+{
+	const json_t *run = json_array_get(json_object_get(log, "runs"), 0), *question;
+	const char *at = json_string_value(json_object_get(run, "answers"));
+	size_t i;
+	json_array_foreach(json_object_get(log, "questions"), i, question)
+	{
+		const char *expect = json_string_value(json_object_get(question, "expect"));
+		size_t n = strcspn(at, ";");
+		out->asked++;
+		out->right += strlen(expect) == n && !memcmp(at, expect, n);
+		at += at[n] ? n + 1 : n;
+	}
+}
+
+pal_status pal__recall_quick(pal_model *model, const pal__tasks *tasks,
+			     const pal_session_options *options, int64_t questions,
+			     pal__recalled *out, pal_error *err)
+{
+	pal_model_info info;
+	pal_model_get_info(model, &info);
+	pal__recall_plan plan = {.n_arms = 1, .n_lengths = 1, .seed = 1, .options = *options};
+	plan.arms[0] = (pal__recall_arm){
+		.name = "arm", .policy = PAL_KV_RESTORED, .source = options->source, .of = -1};
+	plan.lengths[0] =
+		info.n_ctx_train < PAL__QUICK_LENGTH ? info.n_ctx_train : PAL__QUICK_LENGTH;
+	plan.options.window = plan.lengths[0] / 8;
+	for (int i = 0; i < pal__tasks_n_kinds(tasks); i++)
+		if (!pal__tasks_hard(tasks, i))
+			plan.kinds[plan.n_kinds++] = i;
+	if (!plan.n_kinds)
+		return pal__fail(err, PAL_EINVAL, "the tasks have no kinds that are not hard");
+	plan.questions = (questions + plan.n_kinds - 1) / plan.n_kinds;
+	json_t *evidence = json_object();
+	pal_status s = evidence ? pal__recall_run(model, tasks, &plan, evidence, err)
+				: pal__fail_memory(err, "the answers", 0);
+	pal__recalled sum = {0};
+	size_t i;
+	json_t *log;
+	json_array_foreach(json_object_get(evidence, "logs"), i, log)
+	{
+		if (!s)
+			add_log(log, &sum);
+	}
+	json_decref(evidence);
+	if (!s)
+		*out = sum;
+	return s;
+}

@@ -65,4 +65,15 @@ pal_status pal__recall_arms(const char *text, bool controls, pal__recall_plan *p
 pal_status pal__recall_run(pal_model *model, const pal__tasks *tasks, const pal__recall_plan *plan,
 			   json_t *evidence, pal_error *err);
 
+/* A figure to compare side-cars by, and no evidence: `questions` or a few more about logs of the
+ * trained length, PAL__QUICK_LENGTH at most, of all kinds that are not hard, as sessions with these
+ * options and an eighth of the log as the window answer them. Errors: those of pal__recall_run. */
+#define PAL__QUICK_LENGTH 4096
+typedef struct {
+	int64_t asked, right;
+} pal__recalled;
+pal_status pal__recall_quick(pal_model *model, const pal__tasks *tasks,
+			     const pal_session_options *options, int64_t questions,
+			     pal__recalled *out, pal_error *err);
+
 #endif

@@ -391,6 +391,26 @@ static void choose_m(fitter *t)
 	}
 }
 
+/* Makes the projection of the chosen m, after those of all others where they are asked for. */
+static pal_status project(fitter *t, double *space, pal_error *err)
+{
+	pal__fit *f = t->f;
+	size_t chosen = f->chosen, most = t->n_layers - pal__fit_from(f, 0);
+	f->weights = pal__calloc(most * t->n_y * (t->n_x - 1), sizeof *f->weights);
+	f->bias = pal__calloc(most * t->n_y, sizeof *f->bias);
+	if (!f->weights || !f->bias)
+		return pal__fail_memory(err, "the projection",
+					most * t->n_y * t->n_x * sizeof(float));
+	pal_status s = PAL_OK;
+	for (size_t i = t->o->each ? 0 : f->n_m - 1; i < f->n_m && s == PAL_OK; i++) {
+		f->chosen = i + 1 == f->n_m ? chosen : i + (i >= chosen);
+		solve_m(t, f->chosen, space, true);
+		if (t->o->each)
+			s = t->o->each(t->o->user, f, err);
+	}
+	return s;
+}
+
 static pal_status solve(fitter *t, pal_error *err)
 {
 	pal__fit *f = t->f;
@@ -413,13 +433,7 @@ static pal_status solve(fitter *t, pal_error *err)
 	}
 	if (s == PAL_OK) {
 		choose_m(t);
-		size_t layers = t->n_layers - pal__fit_from(f, f->chosen), n = layers * t->n_y;
-		f->weights = pal__calloc(n * (t->n_x - 1), sizeof *f->weights);
-		f->bias = pal__calloc(n, sizeof *f->bias);
-		if (f->weights && f->bias)
-			solve_m(t, f->chosen, space, true);
-		else
-			s = pal__fail_memory(err, "the projection", n * t->n_x * sizeof(float));
+		s = project(t, space, err);
 	}
 	pal__free(space);
 	return s;

@@ -19,6 +19,8 @@
 #define PAL__FIT_LEFT 64                  /* tokens behind them that are not counted */
 #define PAL__FIT_WINDOW 256               /* all of a window */
 
+typedef struct pal__fit pal__fit;
+
 /* Sets ids[n] to the next token ids; *got: how many, 0 at the end. */
 typedef pal_status (*pal__fit_next)(void *user, int32_t *ids, size_t n, size_t *got,
 				    pal_error *err);
@@ -33,7 +35,10 @@ typedef struct {
 	pal__heads first, later; /* that select */
 	pal__fit_next next;
 	bool (*progress)(void *user, uint64_t tokens); /* after every batch; false: stop; or NULL */
-	void *user;                                    /* of both */
+	/* Each m that was tried as if it had been chosen: fit->chosen is it, and weights and bias
+	 * are its projection. The chosen one comes last. Or NULL. */
+	pal_status (*each)(void *user, const pal__fit *fit, pal_error *err);
+	void *user; /* of all three */
 } pal__fit_options;
 
 typedef struct {
@@ -41,7 +46,7 @@ typedef struct {
 	double lambda; /* relative to the mean square of the state */
 } pal__fit_error;
 
-typedef struct {
+struct pal__fit {
 	size_t n_layers;
 	uint64_t tokens, rows, held; /* tokens read; rows that were fitted, and held out */
 	bool separate;               /* there is a proposer */
@@ -51,7 +56,7 @@ typedef struct {
 	bool good;                   /* whether it is below the threshold */
 	float *weights;              /* [n_layers - from][2 n_kv][values of a state] */
 	float *bias;                 /* [n_layers - from][2 n_kv] */
-} pal__fit;
+};
 
 /* The first layer that is projected with m number i. */
 static inline size_t pal__fit_from(const pal__fit *f, size_t i)
@@ -61,7 +66,7 @@ static inline size_t pal__fit_from(const pal__fit *f, size_t i)
 
 /* Errors: PAL_EINVAL (too little text; a layer that is none; a model without weights, or with one
  * layer; a proposer with other tokens), PAL_ELIMIT (too large for PAL__FIT_MEMORY), PAL_ENOMEM,
- * PAL_ECANCELLED, those of next. */
+ * PAL_ECANCELLED, those of next and each. */
 pal_status pal__fit_run(pal_model *model, const pal__fit_options *options, pal__fit *out,
 			pal_error *err);
 void pal__fit_free(pal__fit *f); /* fine on a zeroed struct */

@@ -88,6 +88,18 @@ class Fit(unittest.TestCase):
                                       "--tokens", 6000, "--tasks", TASKS, "--json"))
         self.assertGreater(report["select"]["questions"], 100)
         self.assertGreater(report["select_later"]["questions"], 50)
+        # An untrained model recalls nothing, but each m was asked.
+        recall = report["recall"]
+        self.assertEqual([r["m"] for r in recall["project"]],
+                         sorted({e["m"] for e in report["errors"]}))
+        for asked in [recall["recompute"], *recall["project"]]:
+            self.assertEqual(asked["questions"], 40)
+            self.assertLess(asked["right"], 20)
+        self.assertEqual(sorted(os.listdir(self.folder.name)), ["a.gguf", "text.txt"])
+        out = self.good("fit", MODEL, "-f", self.text, "-o", self.path("a.gguf"), "--tokens", 6000,
+                        "--tasks", TASKS, "--questions", 4)
+        self.assertRegex(out, r"(?m)^\* m = \d+ +recall 0\.\d+  \d+: ")
+        self.assertIn("of 4 questions", out)
         self.fails("--tasks needs", "-o", self.path("b.gguf"), "--tasks", TASKS)
         self.fails("nothing.json: No such file", "-f", self.text, "-o", self.path("b.gguf"),
                    "--tasks", self.path("nothing.json"))

@@ -25,6 +25,8 @@ typedef struct {
 	size_t left;       /* tokens */
 	int batches, most; /* most: after which it stops; 0: never */
 	bool fails;        /* at the end */
+	size_t each;       /* m's that were shown */
+	size_t last;       /* the last of them */
 } text;
 
 static pal_status next(void *user, int32_t *ids, size_t n, size_t *got, pal_error *err)
@@ -48,6 +50,26 @@ static bool progress(void *user, uint64_t tokens)
 	t->batches++;
 	assert_true(tokens > 0);
 	return t->batches != t->most;
+}
+
+/* All m are shown, each once, with a projection of its own. */
+static pal_status each(void *user, const pal__fit *f, pal_error *err)
+{
+	text *t = user;
+	size_t n = f->n_layers - pal__fit_from(f, f->chosen);
+	(void)err;
+	t->last = f->m[f->chosen];
+	assert_false(t->each >> t->last & 1);
+	t->each |= (size_t)1 << t->last;
+	assert_true(n > 0 && f->weights[0] != 0 && f->bias[0] != 0);
+	return PAL_OK;
+}
+
+static pal_status each_fails(void *user, const pal__fit *f, pal_error *err)
+{
+	(void)user;
+	(void)f;
+	return pal__fail(err, PAL_EIO, "enough seen");
 }
 
 static pal_model *load(const char *path, int threads)
@@ -186,11 +208,14 @@ static void own_proposer(void **state)
 		/* Not told which: the input of its last layer is as good as it gets there. */
 		o = options(&t, m, 20000);
 		o.proposer = proposer;
+		o.each = each;
 		o.first.heads[0].layer = o.later.heads[0].layer = (uint32_t)from;
 		assert_int_equal(pal__fit_run(m, &o, &f, NULL), PAL_OK);
 		assert_int_equal(f.n_m, 2);
 		assert_true(f.m[0] == from && f.m[1] == from + 1);
 		assert_int_equal(f.chosen, 0);
+		assert_int_equal(t.each, 3 << from);
+		assert_int_equal(t.last, from);
 		pal__fit_free(&f);
 		pal_model_close(proposer);
 		pal_model_close(m);
@@ -256,6 +281,9 @@ static void failures(void **state)
 	t.most = 3;
 	fails(m, &o, PAL_ECANCELLED, "cancelled");
 	assert_int_equal(t.batches, 3);
+	o = options(&t, m, 20000);
+	o.each = each_fails;
+	fails(m, &o, PAL_EIO, "enough seen");
 	const pal_model_options without = {.no_weights = true};
 	assert_int_equal(pal_model_open(paths[0], &without, &bare, NULL), PAL_OK);
 	o = options(&t, m, 20000);
