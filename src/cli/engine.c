@@ -122,6 +122,7 @@ pal_session_options pal__engine_session(const pal__engine *e, int64_t n_ctx)
 		.positions = (pal_positions)choice(e->positions, "compact|original"),
 		.exact_full_layers = e->exact_full_layers,
 		.source = (pal_source)choice(e->source, sources),
+		.selection = (pal_selection)choice(e->selection, "attention|lexical|both"),
 		.left = (int)e->left,
 		.rounds = (int)e->rounds,
 		.round_chunks = (int)e->round_chunks,

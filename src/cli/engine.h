@@ -12,7 +12,7 @@ typedef struct {
 	/* Of a bounded session; 0 and NULL: the default. */
 	int64_t sink, window, slots, left, rounds, round_chunks;
 	const char *kv_budget, *disk_budget; /* bytes, with K, M or G */
-	const char *positions, *source, *spill_type, *side_car, *proposer, *disk_dir;
+	const char *positions, *source, *selection, *spill_type, *side_car, *proposer, *disk_dir;
 	bool restore_prefill, exact_full_layers;
 	bool quiet;
 	pal_model *proposer_model; /* while the model is open, where one is asked for */
@@ -20,7 +20,7 @@ typedef struct {
 
 /* clang-format off */
 #define PAL__ENGINE_DEFAULTS {.kv_type = "i16", .kv = "full", .draft = "none",                     \
-	.positions = "compact", .source = "recompute", .spill_type = "f16"}
+	.positions = "compact", .source = "recompute", .selection = "attention", .spill_type = "f16"}
 
 /* Entries of an option table for the fields of e. */
 #define PAL__OPTION_THREADS(e)                                                                     \
@@ -67,6 +67,9 @@ typedef struct {
 	PAL__CHOICE("restore", 0, &(e).source, "recompute|spill|hidden|project",                   \
 		    "where it comes from: the tokens are read again (default); a\n"                \
 		    "file of K/V; a file of layer inputs; a fitted projection"),                   \
+	PAL__CHOICE("select", 0, &(e).selection, "attention|lexical|both",                         \
+		    "how it is found: by what the model looks for (default); by rare\n"           \
+		    "words in common with the end; by the first, and one by the second"),          \
 	PAL__CHOICE("spill-type", 0, &(e).spill_type, "f16|int8|affine4", "of --restore spill (default f16)"), \
 	PAL__OPTIONS_BOUNDED(e)
 #define PAL__OPTION_DRAFT(e)                                                                       \

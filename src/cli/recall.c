@@ -28,7 +28,8 @@ static const pal__option options[] = {
 	PAL__TEXT("kinds", 0, &kinds, "NAME,...",
 		  "kinds of tasks (default: all that are not hard)"),
 	PAL__TEXT("arms", 0, &arms, "ARM,...",
-		  "besides oracle and window: SOURCE[:oracle|random][:original], of\n"
+		  "besides oracle and window: SOURCE[:oracle|random|lexical|both]\n"
+		  "[:original], of\n"
 		  "recompute, spill-f16, spill-int8, spill-affine4, hidden, project\n"
 		  "(default recompute,spill-f16,spill-affine4, project with --side)"),
 	PAL__FLAG("no-controls", 0, &no_controls, "no broken arms; nothing can be validated then"),

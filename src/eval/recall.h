@@ -21,7 +21,13 @@
 #define PAL__RECALL_ARMS 64
 #define PAL__RECALL_LENGTHS 32
 
-typedef enum { PAL__SELECT_DEFAULT, PAL__SELECT_ORACLE, PAL__SELECT_RANDOM } pal__selection;
+typedef enum {
+	PAL__SELECT_DEFAULT,
+	PAL__SELECT_ORACLE,
+	PAL__SELECT_RANDOM,
+	PAL__SELECT_LEXICAL,
+	PAL__SELECT_BOTH
+} pal__selection;
 
 typedef struct {
 	char name[64];
@@ -54,9 +60,9 @@ typedef struct {
 } pal__recall_plan;
 
 /* Reads "oracle,window,SOURCE[:SELECTION][:POSITIONS],...": SOURCE recompute, spill-f16 (or spill),
- * spill-int8, spill-affine4, hidden or project; SELECTION default, oracle or random; POSITIONS
- * compact or original. oracle and window come first in any case. controls: add those of every arm
- * with the default selection. Errors: PAL_EINVAL, PAL_ELIMIT. */
+ * spill-int8, spill-affine4, hidden or project; SELECTION default, oracle, random, lexical
+ * or both; POSITIONS compact or original. oracle and window come first in any case. controls: add
+ * those of every arm with the default selection. Errors: PAL_EINVAL, PAL_ELIMIT. */
 pal_status pal__recall_arms(const char *text, bool controls, pal__recall_plan *plan,
 			    pal_error *err);
 

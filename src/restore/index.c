@@ -347,7 +347,7 @@ static float score_of(const probing *p, const best *all, int32_t chunk, const bo
 	return most;
 }
 
-static void insert(pal__found *found, size_t *n, pal__found f)
+void pal__found_add(pal__found found[PAL__MAX_FOUND], size_t *n, pal__found f)
 {
 	size_t at = *n;
 	while (at > 0 && (found[at - 1].score < f.score ||
@@ -374,7 +374,7 @@ static void rank(const probing *p, const best *all, bool later, pal__found *foun
 			float score = score_of(p, all, f.chunk, p->x->first);
 			f.score = later ? score_of(p, all, f.chunk, p->x->later) : score;
 			f.score = f.score > score ? f.score : score;
-			insert(found, n, f);
+			pal__found_add(found, n, f);
 		}
 }
 

@@ -71,6 +71,9 @@ typedef struct {
 	float score;
 } pal__found;
 
+/* Into a list of *n, best first; of equal ones the first of the log. A full one loses its last. */
+void pal__found_add(pal__found found[PAL__MAX_FOUND], size_t *n, pal__found f);
+
 /* The best chunks of positions below `end` for the last `rows` query positions (as many as
  * there are), best first; later: by the better of both head sets. Returns how many in *n. */
 pal_status pal__index_score(pal__index *x, int64_t end, int rows, bool later,

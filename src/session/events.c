@@ -114,17 +114,11 @@ static void add_sorted(int32_t *set, int *n, int32_t chunk)
 	set[at] = chunk;
 }
 
-/* Adds to the set up to `most` of what a scoring finds below `end`. */
-static pal_status choose(pal_session *s, int64_t end, int rows, bool later, float least, int most,
-			 int32_t *set, int *n, pal_error *err)
+/* Adds to the set up to `most` of what was found, as far as it is clear. */
+static void add_found(const pal_session *s, const pal__found *found, size_t count, float least,
+		      int most, int32_t *set, int *n)
 {
-	pal__found found[PAL__MAX_FOUND];
-	size_t count;
-	double start = pal__now();
-	pal_status status =
-		pal__index_score(&s->restore.index, end, rows, later, found, &count, err);
-	s->select_s += pal__now() - start;
-	for (size_t i = 0; !status && i < count && most > 0 && *n < s->restore.slots; i++) {
+	for (size_t i = 0; i < count && most > 0 && *n < s->restore.slots; i++) {
 		if (found[i].score < least || found[i].score < RIVAL * found[0].score)
 			break;
 		if (in_sight(set, *n, found[i].chunk))
@@ -132,6 +126,41 @@ static pal_status choose(pal_session *s, int64_t end, int rows, bool later, floa
 		add_sorted(set, n, found[i].chunk);
 		most--;
 	}
+}
+
+/* Adds what shares words with the `reread` positions before `at`, where this is asked for: once for
+ * each question, since what is brought back changes nothing about them. Beside attention, one. */
+static pal_status choose_words(pal_session *s, int64_t at, int reread, int64_t end, int most,
+			       int32_t *set, int *n, pal_error *err)
+{
+	pal__found found[PAL__MAX_FOUND];
+	size_t count;
+	if (s->o.selection == PAL_SELECT_ATTENTION)
+		return PAL_OK;
+	double start = pal__now();
+	pal_status status = pal__lexical_score(&s->log_file, s->kv.shape.sink, end, at,
+					       (size_t)reread, found, &count, err);
+	s->select_s += pal__now() - start;
+	if (!status)
+		add_found(s, found, count, CLEAR, s->o.selection == PAL_SELECT_BOTH ? 1 : most, set,
+			  n);
+	return status;
+}
+
+/* Adds what attention looks for below `end`. */
+static pal_status choose(pal_session *s, int64_t end, int rows, bool later, float least, int most,
+			 int32_t *set, int *n, pal_error *err)
+{
+	pal__found found[PAL__MAX_FOUND];
+	size_t count;
+	if (s->o.selection == PAL_SELECT_LEXICAL)
+		return PAL_OK;
+	double start = pal__now();
+	pal_status status =
+		pal__index_score(&s->restore.index, end, rows, later, found, &count, err);
+	s->select_s += pal__now() - start;
+	if (!status)
+		add_found(s, found, count, least, most, set, n);
 	return status;
 }
 
@@ -150,7 +179,12 @@ pal_status pal_session_restore(pal_session *s, pal_error *err)
 	/* What an earlier question brought back is put away before this one is read. */
 	status = event_now(s, &r, err);
 	for (int round = 0; !status && round < s->o.rounds; round++) {
-		status = choose(s, end, 4, round > 0, CLEAR, s->o.round_chunks, set, &n, err);
+		if (!round)
+			status = choose_words(s, s->length, reread, end, s->o.round_chunks, set, &n,
+					      err);
+		if (!status)
+			status = choose(s, end, 4, round > 0, CLEAR, s->o.round_chunks, set, &n,
+					err);
 		if (status || n == r.n)
 			break;
 		r.n = n;
@@ -198,6 +232,8 @@ pal_status pal__session_restore_prefill(pal_session *s, int64_t at, float *logit
 	if (!end)
 		return PAL_OK;
 	pal_status status = pal__restore_keep(&s->restore, end, err);
+	if (!status)
+		status = choose_words(s, at, reread, end, s->restore.slots, set, &r.n, err);
 	if (!status)
 		status = choose(s, end, PAL__ATTN_BLOCK, false, CLEAR, s->restore.slots, set, &r.n,
 				err);

@@ -277,6 +277,7 @@ static void draw_options(program *p)
 				     .positions = (pal_positions)below(p, 2),
 				     .source = (pal_source)below(p, PAL_N_SOURCES),
 				     .side_car = p->side,
+				     .selection = (pal_selection)below(p, 3),
 				     .left = 1 + (int)below(p, 80),
 				     .restore_prefill = below(p, 3) == 0,
 				     .spill_type = (pal_spill_type)below(p, 3),
@@ -374,11 +375,12 @@ static bool run_round(const char *const paths[2], uint64_t seed, char *label, ui
 	bool good = play(&p);
 	snprintf(label, 1500,
 		 "seed %llu: %s, %s, sinks %lld, window %lld, %d slots, left %d, type %d, source "
-		 "%d%s, %s%s %s",
+		 "%d%s, selection %d, %s%s %s",
 		 (unsigned long long)seed, info.arch, info.isa, (long long)p.o.sink,
 		 (long long)p.o.window, p.o.slots, p.o.left, (int)p.o.kv_type, (int)p.o.source,
-		 p.o.proposer ? " with a proposer" : "", p.o.positions ? "original" : "compact",
-		 p.o.restore_prefill ? ", prefill" : "", p.wrong);
+		 p.o.proposer ? " with a proposer" : "", (int)p.o.selection,
+		 p.o.positions ? "original" : "compact", p.o.restore_prefill ? ", prefill" : "",
+		 p.wrong);
 	liveness[0] += p.events;
 	liveness[1] += p.evicted;
 	unlink(p.side);
