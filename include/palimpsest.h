@@ -168,6 +168,15 @@ typedef enum pal_source {
 
 typedef enum pal_spill_type { PAL_SPILL_F16, PAL_SPILL_INT8, PAL_SPILL_AFFINE4 } pal_spill_type;
 
+/* How chunks are chosen. ATTENTION: by what the model's heads look for. LEXICAL: by rare tokens
+ * that they have in common with what is read again, when generation starts and with
+ * restore_prefill. BOTH: by attention, and the best one of LEXICAL comes, too. */
+typedef enum pal_selection {
+	PAL_SELECT_ATTENTION,
+	PAL_SELECT_LEXICAL,
+	PAL_SELECT_BOTH
+} pal_selection;
+
 #define PAL_CHUNK 32       /* positions of a chunk */
 #define PAL_CHUNK_MARGIN 8 /* on either side, restored with it */
 #define PAL_MAX_SLOTS 32   /* chunks that are restored at once */
@@ -188,6 +197,7 @@ typedef struct pal_session_options {
 	pal_positions positions;
 	bool exact_full_layers; /* of a model with sliding layers, the others keep everything */
 	pal_source source;
+	pal_selection selection;
 	int left;                  /* tokens of context to the left of a chunk; 0: 64 */
 	int rounds;                /* of selection at most; 0: 4 */
 	int round_chunks;          /* chosen in a round; 0: 2 */

@@ -17,13 +17,25 @@
 
 _Static_assert(ROOM <= BATCH, "a question is read at once");
 
-/* What a probe came to: of each head, row and chunk the share of attention. */
+#define MAX_POOL 8 /* logs whose chunks compete */
+#define POOL_BYTES ((size_t)64 << 20)
+#define WHOLE 65535 /* a share of 1 */
+
+/* What a probe came to: of each head, row and chunk the share of attention. Chunks are those of
+ * the log, and behind them those of the other logs in the pool. */
 typedef struct {
 	bool later;
 	size_t n_rows, n_chunks;
-	bool *right;  /* [n_chunks] */
-	float *share; /* [n_heads_all][n_rows][n_chunks] */
+	bool *right;     /* [n_chunks] */
+	uint16_t *share; /* [n_heads_all][n_rows][n_chunks] */
 } answer;
+
+/* A log that was read: it is asked about, and its chunks stand for those of a longer log when
+ * others are. Heads that find the right one of a few chunks need not find it among thousands. */
+typedef struct {
+	float *k;       /* [n_layers][PAL__PROBE_LOG][n_kv] */
+	size_t evicted; /* [SINKS, evicted) is scored */
+} pooled;
 
 struct pal__calibration {
 	pal_model *model;
@@ -31,11 +43,12 @@ struct pal__calibration {
 	pal__kv kv;
 	pal__scratch scratch;
 	size_t n_layers, n_heads, n_kv, n_q, hd; /* n_kv, n_q: floats of a row */
-	float *k;                                /* [n_layers][PAL__PROBE_LOG][n_kv] of the log */
-	float *q; /* [n_layers][PAL__PROBE_ROWS][n_q] of the question */
+	pooled pool[MAX_POOL];
+	size_t n_pool, n_logs;
+	pooled *asked; /* the log that is asked about, one of the pool */
+	float *q;      /* [n_layers][PAL__SCORED_ROWS][n_q] of the question */
 	int32_t log[PAL__PROBE_LOG];
-	size_t n_log, evicted; /* [SINKS, evicted) of the log is scored */
-	size_t at, n_rows;     /* of the batch at hand: where it goes; rows of q */
+	size_t at, n_rows; /* of the batch at hand: where it goes; rows of q */
 	answer *answers;
 	size_t n_answers, cap_answers;
 };
@@ -55,16 +68,18 @@ static pal_status take_memory(pal__calibration *c, pal_error *err)
 				     .piece = BATCH / PAL__ATTN_BLOCK + 1};
 	size_t kv, scratch;
 	size_t k = c->n_layers * PAL__PROBE_LOG * c->n_kv * sizeof(float);
-	size_t q = c->n_layers * PAL__PROBE_ROWS * c->n_q * sizeof(float);
+	size_t q = c->n_layers * PAL__SCORED_ROWS * c->n_q * sizeof(float);
 	if (!pal__kv_need(&shape, &kv) || !pal__scratch_need(c->model, BATCH, &scratch))
 		return pal__fail(err, PAL_ELIMIT, "the model is too large for this machine");
-	size_t rest = pal__arena_need(k) + pal__arena_need(q);
+	c->n_pool = POOL_BYTES / k < 1 ? 1 : POOL_BYTES / k < MAX_POOL ? POOL_BYTES / k : MAX_POOL;
+	size_t rest = c->n_pool * pal__arena_need(k) + pal__arena_need(q);
 	pal_status s = pal__arena_init(&c->arena, kv + scratch + rest, "the calibration", err);
 	if (s != PAL_OK)
 		return s;
 	pal__scratch_init(&c->scratch, c->model, BATCH, &c->arena);
 	pal__kv_init(&c->kv, &shape, &c->arena);
-	c->k = pal__arena_take(&c->arena, k);
+	for (size_t i = 0; i < c->n_pool; i++)
+		c->pool[i].k = pal__arena_take(&c->arena, k);
 	c->q = pal__arena_take(&c->arena, q);
 	return PAL_OK;
 }
@@ -109,7 +124,7 @@ void pal__calibration_free(pal__calibration *c)
 static void keep_k(void *user, size_t layer, const pal__scratch *s, int n)
 {
 	pal__calibration *c = user;
-	float *k = c->k + (layer * PAL__PROBE_LOG + c->at) * c->n_kv;
+	float *k = c->asked->k + (layer * PAL__PROBE_LOG + c->at) * c->n_kv;
 	memcpy(k, s->k, (size_t)n * c->n_kv * sizeof *k);
 	for (size_t i = 0; i < (size_t)n * c->n_kv / c->hd; i++)
 		pal__finish_part(c->model, layer, PAL__K, i % (c->n_kv / c->hd), k + i * c->hd);
@@ -119,7 +134,7 @@ static void keep_k(void *user, size_t layer, const pal__scratch *s, int n)
 static void keep_q(void *user, size_t layer, const pal__scratch *s, int n)
 {
 	pal__calibration *c = user;
-	float *q = c->q + layer * PAL__PROBE_ROWS * c->n_q;
+	float *q = c->q + layer * PAL__SCORED_ROWS * c->n_q;
 	memcpy(q, s->q + ((size_t)n - c->n_rows) * c->n_q, c->n_rows * c->n_q * sizeof *q);
 	for (size_t i = 0; i < c->n_rows * c->n_heads; i++)
 		pal__finish_part(c->model, layer, PAL__Q, i % c->n_heads, q + i * c->hd);
@@ -141,8 +156,8 @@ pal_status pal__calibration_log(pal__calibration *c, const int32_t *ids, size_t 
 		return pal__fail(err, PAL_EINVAL, "a log of %zu tokens: %d to %d are possible", n,
 				 SINKS + PAL_CHUNK + PAL__PROBE_WINDOW, PAL__PROBE_LOG);
 	memcpy(c->log, ids, n * sizeof *ids);
-	c->n_log = n;
-	c->evicted = n - PAL__PROBE_WINDOW;
+	c->asked = &c->pool[c->n_logs++ % c->n_pool];
+	c->asked->evicted = n - PAL__PROBE_WINDOW;
 	for (c->at = 0; c->at < n;) {
 		size_t left = n - c->at, piece = pal__kv_piece(&c->kv, (int64_t)c->at, BATCH);
 		piece = left < piece ? left : piece;
@@ -157,24 +172,35 @@ pal_status pal__calibration_log(pal__calibration *c, const int32_t *ids, size_t 
 typedef struct {
 	pal__calibration *c;
 	answer *a;
+	const pooled *logs[MAX_POOL]; /* [n_logs] whose chunks are scored, the log's own first */
+	size_t n_logs;
 } scoring;
 
-/* The most that row q of a head scores at a position of each chunk; returns the most of all. */
-static float best_dots(const pal__calibration *c, const float *q, const float *k, float *best,
-		       size_t n_chunks)
+static size_t chunks_of(const pooled *p)
 {
-	float most = -INFINITY;
-	for (size_t i = 0; i < n_chunks; i++)
-		best[i] = -INFINITY;
-	for (size_t p = SINKS; p < c->evicted; p++) {
-		float dot = 0, *chunk = &best[p / PAL_CHUNK];
+	return (p->evicted + PAL_CHUNK - 1) / PAL_CHUNK;
+}
+
+/* The most that rows q[n][hd] score at a position of each chunk: best[chunk][SCORED_ROWS]. */
+static void best_dots(const pal__calibration *c, const pooled *log, size_t layer, size_t kv_head,
+		      const float *q, size_t n, float (*best)[PAL__SCORED_ROWS])
+{
+	const float *k = log->k + layer * PAL__PROBE_LOG * c->n_kv + kv_head * c->hd;
+	float by_row[PAL__KV_MAX_DIM][PAL__SCORED_ROWS] = {{0}};
+	for (size_t r = 0; r < n; r++)
 		for (size_t d = 0; d < c->hd; d++)
-			dot += q[d] * k[p * c->n_kv + d];
-		dot *= c->model->h.attn_scale;
-		*chunk = dot > *chunk ? dot : *chunk;
-		most = dot > most ? dot : most;
+			by_row[d][r] = q[r * c->n_q + d] * c->model->h.attn_scale;
+	for (size_t i = 0; i < chunks_of(log); i++)
+		for (size_t r = 0; r < PAL__SCORED_ROWS; r++)
+			best[i][r] = -INFINITY;
+	for (size_t p = SINKS; p < log->evicted; p++) {
+		float dot[PAL__SCORED_ROWS] = {0}, *chunk = best[p / PAL_CHUNK];
+		for (size_t d = 0; d < c->hd; d++)
+			for (size_t r = 0; r < PAL__SCORED_ROWS; r++)
+				dot[r] += by_row[d][r] * k[p * c->n_kv + d];
+		for (size_t r = 0; r < PAL__SCORED_ROWS; r++)
+			chunk[r] = dot[r] > chunk[r] ? dot[r] : chunk[r];
 	}
-	return most;
 }
 
 /* One head: of each row the softmax over the chunks' best positions. */
@@ -182,18 +208,22 @@ static void score_item(void *arg, size_t item, int worker)
 {
 	const scoring *t = arg;
 	const pal__calibration *c = t->c;
-	size_t layer = item / c->n_heads, head = item % c->n_heads, hd = c->hd;
-	size_t kv_head = head / (c->n_heads / (c->n_kv / hd)), n = t->a->n_chunks;
-	const float *k = c->k + layer * PAL__PROBE_LOG * c->n_kv + kv_head * hd;
+	float best[MAX_POOL * PAL__PROBE_LOG / PAL_CHUNK][PAL__SCORED_ROWS];
+	size_t layer = item / c->n_heads, head = item % c->n_heads, n = t->a->n_chunks;
+	size_t kv_head = head / (c->n_heads / (c->n_kv / c->hd)), at = 0;
+	const float *q = c->q + layer * PAL__SCORED_ROWS * c->n_q + head * c->hd;
 	(void)worker;
+	for (size_t i = 0; i < t->n_logs; at += chunks_of(t->logs[i++]))
+		best_dots(c, t->logs[i], layer, kv_head, q, t->a->n_rows, best + at);
 	for (size_t r = 0; r < t->a->n_rows; r++) {
-		const float *q = c->q + (layer * PAL__PROBE_ROWS + r) * c->n_q + head * hd;
-		float *share = t->a->share + (item * t->a->n_rows + r) * n, sum = 0;
-		float most = best_dots(c, q, k, share, n);
+		uint16_t *share = t->a->share + (item * t->a->n_rows + r) * n;
+		float most = -INFINITY, sum = 0;
 		for (size_t i = 0; i < n; i++)
-			sum += share[i] = expf(share[i] - most);
+			most = best[i][r] > most ? best[i][r] : most;
 		for (size_t i = 0; i < n; i++)
-			share[i] /= sum;
+			sum += best[i][r] = expf(best[i][r] - most);
+		for (size_t i = 0; i < n; i++)
+			share[i] = (uint16_t)(best[i][r] / sum * WHOLE + 0.5f);
 	}
 }
 
@@ -207,10 +237,11 @@ static bool holds(size_t i, const pal__probe *p)
 	return lo < hi && hi - lo >= want;
 }
 
-static pal_status new_answer(pal__calibration *c, const pal__probe *p, answer **out, pal_error *err)
+static pal_status new_answer(pal__calibration *c, const pal__probe *p, scoring *t, pal_error *err)
 {
 	answer a = {.later = p->later, .n_rows = c->n_rows};
-	a.n_chunks = (c->evicted + PAL_CHUNK - 1) / PAL_CHUNK;
+	for (size_t i = 0; i < t->n_logs; i++)
+		a.n_chunks += chunks_of(t->logs[i]);
 	size_t count = c->n_layers * c->n_heads * a.n_rows * a.n_chunks;
 	a.right = pal__calloc(a.n_chunks, sizeof *a.right);
 	a.share = pal__calloc(count, sizeof *a.share);
@@ -220,10 +251,10 @@ static pal_status new_answer(pal__calibration *c, const pal__probe *p, answer **
 		pal__free(a.share);
 		return pal__fail_memory(err, "a probe", count * sizeof *a.share);
 	}
-	for (size_t i = 0; i < a.n_chunks; i++)
+	for (size_t i = 0; i < chunks_of(c->asked); i++)
 		a.right[i] = holds(i, p);
 	c->answers[c->n_answers] = a;
-	*out = &c->answers[c->n_answers++];
+	t->a = &c->answers[c->n_answers++];
 	return PAL_OK;
 }
 
@@ -236,18 +267,21 @@ static size_t join(int32_t *to, size_t at, const int32_t *from, size_t n)
 pal_status pal__calibration_ask(pal__calibration *c, const pal__probe *p, pal_error *err)
 {
 	int32_t ids[ROOM];
-	scoring t = {.c = c};
+	scoring t = {.c = c, .logs = {c->asked}, .n_logs = 1};
 	if (p->n_question < 1 || p->n_question > PAL__PROBE_QUESTION || p->from < SINKS ||
-	    p->to <= p->from || p->to > c->evicted || p->seen_from > p->seen_to ||
-	    p->seen_to > c->evicted || p->seen_to - p->seen_from > PAL__PROBE_SEEN)
+	    p->to <= p->from || p->to > c->asked->evicted || p->seen_from > p->seen_to ||
+	    p->seen_to > c->asked->evicted || p->seen_to - p->seen_from > PAL__PROBE_SEEN)
 		return pal__fail(err, PAL_EINVAL, "a probe of [%zu, %zu) with [%zu, %zu) in sight",
 				 p->from, p->to, p->seen_from, p->seen_to);
 	size_t n = join(ids, 0, c->log, SINKS);
 	n = join(ids, n, c->log + p->seen_from, p->seen_to - p->seen_from);
-	n = join(ids, n, c->log + c->evicted, PAL__PROBE_WINDOW);
+	n = join(ids, n, c->log + c->asked->evicted, PAL__PROBE_WINDOW);
 	n = join(ids, n, p->question, p->n_question);
-	c->n_rows = p->n_question < PAL__PROBE_ROWS ? p->n_question : PAL__PROBE_ROWS;
-	pal_status s = new_answer(c, p, &t.a, err);
+	c->n_rows = n < PAL__SCORED_ROWS ? n : PAL__SCORED_ROWS;
+	for (size_t i = 0; i < c->n_pool && i < c->n_logs; i++)
+		if (&c->pool[i] != c->asked)
+			t.logs[t.n_logs++] = &c->pool[i];
+	pal_status s = new_answer(c, p, &t, err);
 	if (s != PAL_OK)
 		return s;
 	read_rows(c, ids, n, 0, keep_q);
@@ -265,7 +299,7 @@ pal_status pal__calibration_quote(pal__calibration *c, size_t n, uint64_t *seed,
 {
 	pal_status s = PAL_OK;
 	for (size_t i = 0; i < n && s == PAL_OK; i++) {
-		size_t from = SINKS + draw(seed, c->evicted - SINKS - QUOTED);
+		size_t from = SINKS + draw(seed, c->asked->evicted - SINKS - QUOTED);
 		const pal__probe p = {.question = c->log + from,
 				      .n_question = REPEATED,
 				      .from = from,
@@ -285,24 +319,22 @@ static void rate(const pal__calibration *c, bool later, const pal__heads *heads,
 	double score = 0;
 	for (size_t i = 0; i < c->n_answers; i++) {
 		const answer *a = &c->answers[i];
-		float best[PAL__PROBE_LOG / PAL_CHUNK] = {0}, right = 0;
+		uint32_t sum[MAX_POOL * PAL__PROBE_LOG / PAL_CHUNK] = {0}, right = 0;
 		if (a->later != later)
 			continue;
 		for (size_t r = 0; r < a->n_rows; r++)
 			for (size_t k = 0; k < a->n_chunks; k++) {
-				float sum = 0;
 				for (size_t h = 0; h < heads->n; h++) {
 					pal__qhead id = heads->heads[h];
 					size_t at = (size_t)id.layer * c->n_heads + id.head;
-					sum += a->share[(at * a->n_rows + r) * a->n_chunks + k];
+					sum[k] += a->share[(at * a->n_rows + r) * a->n_chunks + k];
 				}
-				best[k] = sum > best[k] ? sum : best[k];
 			}
 		for (size_t k = 0; k < a->n_chunks; k++)
-			right = a->right[k] && best[k] > right ? best[k] : right;
+			right = a->right[k] && sum[k] > right ? sum[k] : right;
 		size_t rank = 1;
 		for (size_t k = 0; k < a->n_chunks; k++)
-			rank += !a->right[k] && !(best[k] < right);
+			rank += !a->right[k] && sum[k] >= right;
 		n++;
 		hit1 += rank == 1;
 		hit2 += rank <= 2;

@@ -4,7 +4,7 @@
  *
  * A probe is a question about a log. It is read as a bounded session reads it: sinks, what is
  * restored already, the end of the log, the question; nothing else is in sight. Its last
- * PAL__PROBE_ROWS tokens are scored as restore/index.h scores.
+ * PAL__SCORED_ROWS tokens are scored as restore/index.h scores.
  *
  * Not for several threads at once.
  */
@@ -17,7 +17,6 @@
 #define PAL__PROBE_WINDOW 128  /* of which the last ones are not evicted */
 #define PAL__PROBE_QUESTION 64 /* tokens of a question at most */
 #define PAL__PROBE_SEEN 96     /* tokens that are restored already at most */
-#define PAL__PROBE_ROWS 4      /* of a question that are scored, as sessions do */
 
 typedef struct {
 	const int32_t *question;

@@ -78,7 +78,8 @@ static bool lay_out(pal__index *x, pal__arena *arena, size_t *bytes)
 		void **to;
 		size_t bytes;
 	} parts[] = {
-		{(void **)&x->queries, probes * x->tile.n_cols * sizeof(float)},
+		{(void **)&x->queries,
+		 x->n_heads * PAL__KEPT_ROWS * x->tile.n_cols * sizeof(float)},
 		{(void **)&x->workers, x->worker_bytes * threads},
 		{(void **)&x->panels, pal__panels_bytes(probes, x->tile.n_cols) + 64 * x->n_pairs},
 		{(void **)&x->wave, x->n_wave * probes * CHUNKS * sizeof(float)},
@@ -191,14 +192,13 @@ void pal__index_tap(void *index, size_t layer, const pal__scratch *s, int n)
 {
 	pal__index *x = index;
 	const pal__hparams *h = &x->m->h;
-	int rows = n < x->max_rows ? n : x->max_rows;
+	int rows = n < PAL__KEPT_ROWS ? n : PAL__KEPT_ROWS;
 	x->n_rows = rows;
 	for (size_t i = 0; i < x->n_heads; i++) {
 		if (x->heads[i].layer != layer)
 			continue;
 		for (int r = 0; r < rows; r++) {
-			float *to =
-				x->queries + (i * (size_t)x->max_rows + (size_t)r) * x->tile.n_cols;
+			float *to = x->queries + (i * PAL__KEPT_ROWS + (size_t)r) * x->tile.n_cols;
 			size_t row = (size_t)(n - rows + r);
 			memset(to, 0, x->tile.n_cols * sizeof *to);
 			memcpy(to, s->q + (row * h->n_heads + x->heads[i].head) * h->head_dim,
@@ -228,6 +228,7 @@ static void choose_probes(probing *p, int rows)
 	pal__index *x = p->x;
 	uint8_t *panel = x->panels;
 	size_t k = x->tile.n_cols;
+	rows = rows < x->max_rows ? rows : x->max_rows;
 	rows = rows < x->n_rows ? rows : x->n_rows;
 	for (size_t pair = 0; pair < x->n_pairs; pair++) {
 		p->first[pair] = p->n;
@@ -245,8 +246,7 @@ static void choose_probes(probing *p, int rows)
 			for (int c = 0; c < width; c++) {
 				size_t at = p->first[pair] + i + (size_t)c;
 				memcpy(p->vectors + (size_t)c * k,
-				       x->queries +
-					       (p->head[at] * (size_t)x->max_rows + p->row[at]) * k,
+				       x->queries + (p->head[at] * PAL__KEPT_ROWS + p->row[at]) * k,
 				       k * sizeof(float));
 			}
 			x->m->kernels->quantize(p->vectors, k, 0, k, width,
@@ -333,18 +333,15 @@ static void join_chunk(best *b, int32_t chunk, float value)
 	b->value[at] = value;
 }
 
-/* The score of a chunk by one head set: the most over rows of the sum over heads. */
+/* The score of a chunk by one head set: the sum over rows and heads. */
 static float score_of(const probing *p, const best *all, int32_t chunk, const bool *set)
 {
-	float rows[64] = {0}, most = 0;
+	float sum = 0;
 	for (size_t i = 0; i < p->n; i++)
 		for (int t = 0; set[p->head[i]] && t < TOP; t++)
 			if (all[i].chunk[t] == chunk)
-				rows[p->row[i]] +=
-					pal__exp(all[i].value[t] - all[i].max) / all[i].sum;
-	for (size_t r = 0; r < 64; r++)
-		most = rows[r] > most ? rows[r] : most;
-	return most;
+				sum += pal__exp(all[i].value[t] - all[i].max) / all[i].sum;
+	return sum;
 }
 
 void pal__found_add(pal__found found[PAL__MAX_FOUND], size_t *n, pal__found f)

@@ -6,8 +6,8 @@
  * every instruction set, memory that does not depend on the log.
  *
  * The score of a chunk for a query position and a head set: its best position's scaled dot, by a
- * softmax over all chunks, summed over the set's heads, each of which has a say in its 8 best
- * chunks only; the most over the query positions (docs/adr/0009). Chunks' means and bounds are far
+ * softmax over all chunks, summed over the set's heads and the query positions, each of which has
+ * a say in its 8 best chunks only (docs/adr/0009). Chunks' means and bounds are far
  * too weak; the best dot is not.
  *
  * Invariants:
@@ -25,6 +25,8 @@
 #define PAL__MAX_PROBES 256   /* query vectors that are scored at once */
 #define PAL__MAX_HEADS_SET 16 /* query heads of a set */
 #define PAL__MAX_FOUND 64     /* chunks that a scoring returns */
+#define PAL__KEPT_ROWS 64     /* query positions whose vectors are kept */
+#define PAL__SCORED_ROWS 16   /* of them that a question is scored from */
 
 typedef struct {
 	uint32_t layer, head; /* a query head */
@@ -41,9 +43,9 @@ typedef struct {
 	pal__matrix tile; /* the shape of a slab of one pair */
 	int64_t end;      /* positions in the file */
 
-	/* Query vectors of the last forward pass: [n_heads][max_rows][head_dim]. */
+	/* Query vectors of the last rows of the last forward pass: [n_heads][KEPT_ROWS][n_cols]. */
 	float *queries;
-	int n_rows, max_rows;
+	int n_rows, max_rows; /* that are kept now; that one scoring may look from */
 
 	/* Scratch. */
 	size_t worker_bytes;
@@ -53,7 +55,8 @@ typedef struct {
 } pal__index;
 
 /* Head sets of n_first and n_later heads; all of layer n_layers / 2 (the next that is bounded)
- * when n_first is 0. max_rows: positions that a scoring looks from, 1 to 64. */
+ * when n_first is 0. max_rows: positions that a scoring looks from, 1 to KEPT_ROWS; fewer where
+ * there are many heads. */
 void pal__index_shape(pal__index *x, pal_model *m, const pal__kv_shape *kv, const pal__qhead *first,
 		      size_t n_first, const pal__qhead *later, size_t n_later, int max_rows);
 bool pal__index_need(const pal__index *x, size_t *bytes);

@@ -46,7 +46,7 @@ static void look_for(pal__index *x, int row, int64_t first, int64_t second)
 	float a[PAL__KV_MAX_DIM], b[PAL__KV_MAX_DIM];
 	size_t hd = x->m->h.head_dim;
 	for (size_t i = 0; i < x->n_heads; i++) {
-		float *q = x->queries + (i * (size_t)x->max_rows + (size_t)row) * x->tile.n_cols;
+		float *q = x->queries + (i * PAL__KEPT_ROWS + (size_t)row) * x->tile.n_cols;
 		float size = 0;
 		kept_row(x, first, x->pair_of[i], a);
 		kept_row(x, second, x->pair_of[i], b);
@@ -84,26 +84,24 @@ static void shares(const pal__index *x, const float *q, size_t pair, size_t n, d
 	}
 }
 
-/* Of all chunks below end: the most over query rows of the heads' summed shares. */
+/* Of all chunks below end: the sum over query rows and heads of their shares. */
 static void define(const pal__index *x, int64_t end, int rows, bool later, double *out)
 {
-	double one[LONG / PAL_CHUNK + 1], row[2][LONG / PAL_CHUNK + 1];
+	double one[LONG / PAL_CHUNK + 1], sums[2][LONG / PAL_CHUNK + 1];
 	size_t chunks = ((size_t)end + PAL_CHUNK - 1) / PAL_CHUNK;
-	memset(out, 0, chunks * sizeof *out);
-	for (int r = x->n_rows - rows; r < x->n_rows; r++) {
-		memset(row, 0, sizeof row);
+	memset(sums, 0, sizeof sums);
+	for (int r = x->n_rows - rows; r < x->n_rows; r++)
 		for (size_t h = 0; h < x->n_heads; h++) {
 			const float *q =
-				x->queries + (h * (size_t)x->max_rows + (size_t)r) * x->tile.n_cols;
+				x->queries + (h * PAL__KEPT_ROWS + (size_t)r) * x->tile.n_cols;
 			shares(x, q, x->pair_of[h], (size_t)end, one);
 			for (size_t c = 0; c < chunks; c++) {
-				row[0][c] += x->first[h] ? one[c] : 0;
-				row[1][c] += x->later[h] ? one[c] : 0;
+				sums[0][c] += x->first[h] ? one[c] : 0;
+				sums[1][c] += x->later[h] ? one[c] : 0;
 			}
 		}
-		for (size_t c = 0; c < chunks; c++)
-			out[c] = fmax(out[c], fmax(row[0][c], later ? row[1][c] : 0));
-	}
+	for (size_t c = 0; c < chunks; c++)
+		out[c] = fmax(sums[0][c], later ? sums[1][c] : 0);
 }
 
 /* All that are found have the score that the definition gives them, as far as rounding queries to
@@ -141,7 +139,8 @@ static void definition(void **state)
 		pal__index *x = &s->restore.index;
 		const int64_t ends[] = {1, 15, 16, 17, 31, 33, 500, 1023, 1024, 1025, x->end};
 		assert_int_equal(x->end, 1203 - PAST_WINDOW);
-		assert_int_equal(x->n_rows, 4);
+		assert_true(x->n_rows > 4);
+		x->n_rows = 4; /* as if a pass had ended with the fourth */
 		look_for(x, 0, 3, 1100);
 		look_for(x, 1, 700, 14);
 		look_for(x, 2, 1150, 30);
