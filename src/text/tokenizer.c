@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
+#include <xxhash.h>
 
 #include "base/checked.h"
 #include "base/mem.h"
@@ -449,6 +450,12 @@ bool pal__tokenizer_same(const pal__tokenizer *a, const pal__tokenizer *b, int32
 			return false;
 	}
 	return true;
+}
+
+uint64_t pal__tokenizer_hash(const pal__tokenizer *t)
+{
+	uint64_t h = XXH3_64bits_withSeed(t->bytes, t->at[t->n], t->n);
+	return XXH3_64bits_withSeed(t->at, (t->n + 1) * sizeof *t->at, h);
 }
 
 pal__str pal__token_bytes(const pal__tokenizer *t, int32_t id)

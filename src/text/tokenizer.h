@@ -82,6 +82,9 @@ size_t pal__tokenizer_n_tokens(const pal__tokenizer *t);
  * may be given to a model of the other. Else *first is the first id that does not. */
 bool pal__tokenizer_same(const pal__tokenizer *a, const pal__tokenizer *b, int32_t *first);
 
+/* XXH3-64 of what the ids stand for: the bytes of every token. */
+uint64_t pal__tokenizer_hash(const pal__tokenizer *t);
+
 /* The raw bytes a token stands for (byte-level BPE decoded, SentencePiece's U+2581
  * as a space, <0xXX> as its byte); special tokens give their own text. id must be
  * valid. */
