@@ -157,7 +157,7 @@ pal_status pal__restore_keep(pal__restore *r, int64_t end, pal_error *err)
 void pal__restore_tap(void *restore, size_t layer, const pal__scratch *s, int n)
 {
 	pal__restore *r = restore;
-	pal__index_tap(&r->index, layer, s, n);
+	pal__index_tap(&r->index, layer, s, r->site.rows[0].pos, n);
 	if (hides(r))
 		pal__hidden_write(&r->hidden, &r->site, layer, s, n, &r->dropped);
 }

@@ -43,6 +43,7 @@ static pal_status read_again(pal_session *s, const pal__recalling *r, pal_error 
 {
 	pal__tap tap = {.at = pal__restore_tap, .user = &s->restore};
 	size_t n_vocab = s->model->h.n_vocab;
+	pal__index_restart(&s->restore.index, r->at - r->reread);
 	for (int64_t pos = r->at - r->reread; pos < r->at;) {
 		size_t n = (size_t)(r->at - pos);
 		n = n < (size_t)s->n_batch ? n : (size_t)s->n_batch;
@@ -236,7 +237,7 @@ static pal_status look(pal_session *s, int32_t *set, int *n, pal_error *err)
 	size_t n_found;
 	*n = 0;
 	if (!s->restores || s->o.no_restore_generated || s->stale || s->settled ||
-	    !r->index.n_rows || s->o.selection == PAL_SELECT_LEXICAL)
+	    r->index.q_end == r->index.q_from || s->o.selection == PAL_SELECT_LEXICAL)
 		return PAL_OK;
 	int64_t end = pal__restore_end(r, s->length - 1);
 	pal_status status = score(s, end, 1, true, found, &n_found, err);

@@ -98,10 +98,11 @@ class Policies(Case):
                 self.assertEqual(short[key], long[key], (kv, key))
 
     def test_the_same_bits(self):
-        args = ("--kv", "restored", "--window", 64)
-        out = self.report(1200, *args)
-        for more in (("--batch", 7), ("-t", 1), ("-t", 3), ("--isa", "scalar")):
-            self.assertEqual(self.report(1200, *args, *more)["ids"], out["ids"], more)
+        for args in (("--window", 64), ("--window", 64, "--restore-prefill")):
+            args += ("--kv", "restored")
+            out = self.report(1200, *args)
+            for more in (("--batch", 7), ("-t", 1), ("-t", 3), ("--isa", "scalar")):
+                self.assertEqual(self.report(1200, *args, *more)["ids"], out["ids"], more)
 
     def test_select(self):
         """Words choose once, before the answer; beside attention they add one chunk at most."""
