@@ -5,9 +5,9 @@
 #include "base/clock.h"
 #include "session/session.h"
 
-#define CLEAR 0.05f /* a chunk's share of attention that makes it worth a look */
+#define CLEAR 0.05f /* a score that makes a chunk worth a look */
 #define RIVAL 0.25f /* and as a part of the best one's */
-#define SURE 0.3f   /* as generation goes on, where a wrong one costs two forwards */
+#define SURE 0.4f   /* as generation goes on, where a wrong one costs two forwards */
 
 uint64_t pal_session_n_events(const pal_session *s)
 {
@@ -114,23 +114,40 @@ static void add_sorted(int32_t *set, int *n, int32_t chunk)
 	set[at] = chunk;
 }
 
+static pal_status score(pal_session *s, int64_t end, int rows, bool later,
+			pal__found found[PAL__MAX_FOUND], size_t *n, pal_error *err)
+{
+	double start = pal__now();
+	pal_status status = pal__index_score(&s->restore.index, end, rows, later, found, n, err);
+	s->select_s += pal__now() - start;
+	return status;
+}
+
+/* The best chunk found that is worth it and not in the set; -1: none. */
+static int32_t best_new(const pal__found *found, size_t n_found, float least, const int32_t *set,
+			int n)
+{
+	for (size_t i = 0; i < n_found; i++) {
+		if (found[i].score < least || found[i].score < RIVAL * found[0].score)
+			return -1;
+		if (!in_sight(set, n, found[i].chunk))
+			return found[i].chunk;
+	}
+	return -1;
+}
+
 /* Adds to the set up to `most` of what a scoring finds below `end`. */
-static pal_status choose(pal_session *s, int64_t end, int rows, bool later, float least, int most,
-			 int32_t *set, int *n, pal_error *err)
+static pal_status choose(pal_session *s, int64_t end, int rows, bool later, int most, int32_t *set,
+			 int *n, pal_error *err)
 {
 	pal__found found[PAL__MAX_FOUND];
 	size_t count;
-	double start = pal__now();
-	pal_status status =
-		pal__index_score(&s->restore.index, end, rows, later, found, &count, err);
-	s->select_s += pal__now() - start;
-	for (size_t i = 0; !status && i < count && most > 0 && *n < s->restore.slots; i++) {
-		if (found[i].score < least || found[i].score < RIVAL * found[0].score)
+	pal_status status = score(s, end, rows, later, found, &count, err);
+	for (int32_t c; !status && most > 0 && *n < s->restore.slots; most--) {
+		c = best_new(found, count, CLEAR, set, *n);
+		if (c < 0)
 			break;
-		if (in_sight(set, *n, found[i].chunk))
-			continue;
-		add_sorted(set, n, found[i].chunk);
-		most--;
+		add_sorted(set, n, c);
 	}
 	return status;
 }
@@ -150,7 +167,8 @@ pal_status pal_session_restore(pal_session *s, pal_error *err)
 	/* What an earlier question brought back is put away before this one is read. */
 	status = event_now(s, &r, err);
 	for (int round = 0; !status && round < s->o.rounds; round++) {
-		status = choose(s, end, 4, round > 0, CLEAR, s->o.round_chunks, set, &n, err);
+		status = choose(s, end, PAL__SCORED_ROWS, round > 0, s->o.round_chunks, set, &n,
+				err);
 		if (status || n == r.n)
 			break;
 		r.n = n;
@@ -158,6 +176,24 @@ pal_status pal_session_restore(pal_session *s, pal_error *err)
 		status = event_now(s, &r, err);
 	}
 	return status;
+}
+
+static float score_of(const pal__found *found, size_t n, int32_t chunk)
+{
+	for (size_t i = 0; i < n; i++)
+		if (found[i].chunk == chunk)
+			return found[i].score;
+	return 0;
+}
+
+/* Takes out of a full set the chunk that the last position looks for least. */
+static void make_room(int32_t *set, int *n, const pal__found *found, size_t n_found)
+{
+	int worst = 0;
+	for (int i = 1; i < *n; i++)
+		if (score_of(found, n_found, set[i]) < score_of(found, n_found, set[worst]))
+			worst = i;
+	memmove(set + worst, set + worst + 1, (size_t)(--*n - worst) * sizeof *set);
 }
 
 pal_status pal__session_reselect(pal_session *s, pal_error *err)
@@ -168,16 +204,17 @@ pal_status pal__session_reselect(pal_session *s, pal_error *err)
 	int64_t end = pal__restore_end(r, s->length - 1);
 	for (int round = 0; end && round < 2; round++) {
 		int32_t set[PAL_MAX_SLOTS];
+		pal__found found[PAL__MAX_FOUND];
+		size_t n_found;
 		int n = r->n_chunks;
 		memcpy(set, r->chunks, sizeof set);
-		/* A full set makes room: what it had first was chosen longest ago or matters least.
-		 */
-		bool full = n == r->slots;
-		n -= full;
-		pal_status status = choose(s, end, 1, true, SURE, 1, set, &n, err);
-		bool same = n == r->n_chunks && !memcmp(set, r->chunks, (size_t)n * sizeof *set);
-		if (status || same || n < r->n_chunks)
+		pal_status status = score(s, end, 1, true, found, &n_found, err);
+		int32_t chunk = status ? -1 : best_new(found, n_found, SURE, set, n);
+		if (chunk < 0)
 			return status;
+		if (n == r->slots)
+			make_room(set, &n, found, n_found);
+		add_sorted(set, &n, chunk);
 		pal__recalling again = {.reread = 1, .chunks = set, .n = n};
 		s->n_rounds++;
 		status = event_now(s, &again, err);
@@ -199,8 +236,7 @@ pal_status pal__session_restore_prefill(pal_session *s, int64_t at, float *logit
 		return PAL_OK;
 	pal_status status = pal__restore_keep(&s->restore, end, err);
 	if (!status)
-		status = choose(s, end, PAL__ATTN_BLOCK, false, CLEAR, s->restore.slots, set, &r.n,
-				err);
+		status = choose(s, end, PAL__ATTN_BLOCK, false, s->restore.slots, set, &r.n, err);
 	if (status || (!r.n && !s->restore.n_chunks))
 		return status;
 	return pal__session_event(s, &r, err);
