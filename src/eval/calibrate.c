@@ -17,7 +17,7 @@
 #define REPEATED 16                     /* of which so many are repeated */
 #define KEPT 32                         /* chunks of a head that are kept for a question */
 #define CANDIDATES 32                   /* the best heads alone, of which the set is made */
-#define WORTH 0.002f                    /* what another head must add to the score */
+#define WORTH 0.01f                     /* what another head must add to the score */
 #define MAX_HEADS 8                     /* that are chosen */
 #define CHUNKS (PAL__CALIBRATION_LOG / PAL_CHUNK)
 
