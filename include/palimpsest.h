@@ -281,6 +281,44 @@ typedef struct pal_sampling {
 /* Greedy, every filter off. */
 pal_sampling pal_sampling_default(void);
 
+/* --- drafting -------------------------------------------------------------
+ *
+ * A drafter guesses the tokens that come next; a session checks all guesses in one forward pass and
+ * keeps those that it would have generated itself. So drafting changes how fast tokens come, and
+ * never which (contract C3). */
+
+typedef struct pal_drafter pal_drafter;
+
+/* Zeros are the defaults. */
+typedef struct pal_drafter_options {
+	/* "auto" (or NULL): ngram and suffix. "ngram": what followed the last tokens when they
+	 * stood in the log before. "suffix", "suffix:FILE": continuations by how often they
+	 * occurred in the log and in a file of `pal corpus`. "model:FILE": a small model of the
+	 * same vocabulary. "exit:M": the model's own first M layers. "mix:A,B...": the best of
+	 * several at each step. */
+	const char *source;
+	int max_draft;         /* tokens of one draft, 1 to 32; 0: 16 */
+	int64_t window;        /* tokens that ngram and suffix remember; 0: 65536 */
+	const char *cache_dir; /* folder that keeps how long passes take here, or NULL */
+} pal_drafter_options;
+
+/* A drafter is used for one session at a time and closed before the model. Errors: PAL_EINVAL,
+ * PAL_ENOMEM, and those of the files that it opens. */
+pal_status pal_drafter_open(pal_model *model, const pal_drafter_options *options, pal_drafter **out,
+			    pal_error *err);
+void pal_drafter_close(pal_drafter *d); /* NULL is fine */
+
+typedef struct pal_draft_stats {
+	const char *source;         /* owned by the drafter */
+	uint64_t proposals;         /* drafts that were checked */
+	uint64_t drafted, accepted; /* tokens of them */
+	uint64_t guessed, right;    /* tokens that it proposed, checked or not, and how many came */
+	double seconds;             /* spent proposing */
+} pal_draft_stats;
+
+/* Of source i; false: there are not as many. */
+bool pal_drafter_stats(const pal_drafter *d, size_t i, pal_draft_stats *out);
+
 typedef enum pal_stop {
 	PAL_STOP_LIMIT,
 	PAL_STOP_END,
@@ -293,7 +331,8 @@ typedef struct pal_generate_options {
 	int64_t max_tokens;       /* 0: until the context is full */
 	const char *const *stops; /* [n_stops] stop strings; not part of the text */
 	size_t n_stops;
-	bool ignore_end; /* go on after an end-of-sequence token */
+	bool ignore_end;      /* go on after an end-of-sequence token */
+	pal_drafter *drafter; /* of the session's model, or NULL: one token a forward pass */
 	/* Called for each token: its id, and the text that became certain with it, which
 	 * is never half a UTF-8 character and may be empty. After the last token it is
 	 * called once more with id -1 for text that was held back. false: stop. */
@@ -305,6 +344,8 @@ typedef struct pal_generate_result {
 	int64_t n_tokens; /* generated, the ending token included */
 	pal_stop stop;
 	double seconds;
+	int64_t forwards;          /* passes that made them, without those of events */
+	int64_t drafted, accepted; /* tokens that were checked, and those of them that were kept */
 } pal_generate_result;
 
 /* Generates after the log, which must not be empty; generated tokens join the log.
@@ -312,6 +353,15 @@ typedef struct pal_generate_result {
  * alone. */
 pal_status pal_generate(pal_session *s, const pal_generate_options *options,
 			pal_generate_result *out, pal_error *err);
+
+/* Appends the next token that plain decoding with this sampling generates, and those after it as
+ * far as draft[n_draft] foresaw all of them: 1 to n_draft tokens (1, too, when n_draft is 0), and
+ * none behind an end-of-sequence token. One forward pass, over less of the draft where the K/V has
+ * no room for it. Any ids will do: those outside the vocabulary are wrong guesses. out:
+ * [max(n_draft, 1)], *n_out of them. Errors: PAL_EINVAL (the log is empty), PAL_ELIMIT (the context
+ * is full), those of pal_session_append. */
+pal_status pal_verify(pal_session *s, const pal_sampling *sampling, const int32_t *draft,
+		      size_t n_draft, int32_t *out, size_t *n_out, pal_error *err);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -326,20 +325,17 @@ static pal_status with_text(work *w, pal_error *err)
 	return s;
 }
 
-/* Writing over what is being read would be the end of both. */
 static pal_status check_output(const char *model, pal_error *err)
 {
-	struct stat to, from;
 	const char *read[] = {model, file, tasks};
+	pal_status s = PAL_OK;
 	if (!out)
 		return pal__fail(err, PAL_EINVAL,
 				 "where to write the side-car is missing: -o FILE");
-	for (size_t i = 0; i < sizeof read / sizeof *read; i++)
-		if (read[i] && stat(read[i], &from) == 0 && stat(out, &to) == 0 &&
-		    from.st_ino == to.st_ino && from.st_dev == to.st_dev)
-			return pal__fail(err, PAL_EINVAL, "-o %s would write over %s", out,
-					 read[i]);
-	return PAL_OK;
+	for (size_t i = 0; i < sizeof read / sizeof *read && s == PAL_OK; i++)
+		if (read[i])
+			s = pal__out_other(out, read[i], err);
+	return s;
 }
 
 static pal_status run(const char *path, pal_error *err)

@@ -11,7 +11,7 @@ static const pal__command *const commands[] = {
 #ifdef PAL_WITH_FIT
 	&pal__command_fit,
 #endif
-	&pal__command_recall, &pal__command_check,
+	&pal__command_corpus, &pal__command_recall,  &pal__command_check,
 };
 
 #define N_COMMANDS (sizeof commands / sizeof *commands)

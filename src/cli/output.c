@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -57,6 +58,15 @@ pal_status pal__out_json(json_t *object, pal_error *err)
 	pal_status s = pal__out_write(text, strlen(text), err);
 	free(text);
 	return s ? s : pal__out_write("\n", 1, err);
+}
+
+pal_status pal__out_other(const char *out, const char *read, pal_error *err)
+{
+	struct stat to, from;
+	if (stat(read, &from) == 0 && stat(out, &to) == 0 && from.st_ino == to.st_ino &&
+	    from.st_dev == to.st_dev)
+		return pal__fail(err, PAL_EINVAL, "-o %s would write over %s", out, read);
+	return PAL_OK;
 }
 
 /* --- progress ------------------------------------------------------------- */

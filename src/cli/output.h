@@ -25,6 +25,9 @@ bool pal__out_closed(void); /* whether it failed because the reader is gone */
 /* Prints a JSON object with a newline, and lets go of it. NULL: PAL_ENOMEM. */
 pal_status pal__out_json(json_t *object, pal_error *err);
 
+/* PAL_EINVAL if the file to write, `out`, is one that is read: that would be the end of both. */
+pal_status pal__out_other(const char *out, const char *read, pal_error *err);
+
 typedef struct {
 	const char *what, *unit; /* "reading the prompt", "tok" or "B" */
 	double start, drawn;     /* seconds */

@@ -181,8 +181,7 @@ static inline size_t skip_below(const float *x, size_t i, size_t n, float from)
 	return i;
 }
 
-/* The largest logit's id, 0 if all are NaN. */
-static int32_t largest(const float *x, size_t n)
+int32_t pal__largest(const float *x, size_t n)
 {
 	float max = largest_value(x, n);
 	for (size_t i = 0; (i = skip_below(x, i, n, max)) < n; i++)
@@ -386,7 +385,7 @@ int32_t pal__sample(pal__sampler *s, const float *logits, const int32_t *log, in
 	const pal_sampling *p = &s->params;
 	const float *x = penalise(s, logits, log, n_log);
 	struct left l = {.all = true, .x = x, .n = (size_t)s->n_vocab};
-	int32_t best = largest(x, l.n);
+	int32_t best = pal__largest(x, l.n);
 	float max = x[best];
 	if (p->temperature == 0 || max != max)
 		return best;

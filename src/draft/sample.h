@@ -39,6 +39,9 @@ void pal__sampler_free(pal__sampler *s); /* NULL is fine */
 /* Token number n_log of log[n_log]. logits: [n_vocab] float. */
 int32_t pal__sample(pal__sampler *s, const float *logits, const int32_t *log, int64_t n_log);
 
+/* The id of the largest of x[n], the smallest among equals; 0 if all are NaN: greedy's choice. */
+int32_t pal__largest(const float *x, size_t n);
+
 /* 64 random bits for token i under seed. */
 uint64_t pal__random(uint64_t seed, uint64_t i);
 

@@ -7,7 +7,8 @@
  *  - The log that a source is shown ends with the pending token: chosen, not yet computed.
  *  - What a source has learnt is a function of the tokens it was shown and of its files; nothing
  *    has to be saved but files, which it only reads. A log that was cut shorter and grows another
- * way is shown from where it was cut; what it learnt of the part that is gone may stay.
+ * way is shown from where it was cut, another log from 0; what it learnt of the part that is gone
+ * may stay.
  *  - All memory is allocated when a source opens, and does not depend on the log's length.
  *  - Ids out are the vocabulary's, or the verifier's side throws them away.
  */
@@ -29,9 +30,12 @@ typedef struct {
 	pal__kv *kv; /* holds positions 0..n-2 as far as they are visible */
 	pal__scratch *scratch;
 	pal__row *rows;      /* [room] to work with */
-	int room;            /* positions from n - 1 on that K/V has room for, at least 1 */
+	int room;            /* positions from n - 1 on that K/V has room for, at least 1: all of
+			      * them may be written, and so rings have lost what these overwrite */
 	const float *hidden; /* [n_embd] the verifier's last residual stream, before the output
-			      * norm, at position n - 2; NULL: none. For block drafters. */
+			      * norm, at position n - 2; NULL: none. For block drafters. It is where
+			      * the forward pass left it, in the scratch, and so is gone when a
+			      * source has worked there. */
 } pal__draft_view;
 
 typedef struct pal__draft_source {
@@ -47,7 +51,8 @@ typedef struct pal__draft_source {
 	void (*close)(struct pal__draft_source *s); /* frees s, too */
 } pal__draft_source;
 
-/* Each returns PAL_OK and *out, which its close() frees, or an error as it says. */
+/* Each returns PAL_OK and *out, which its close() frees, or an error as it says. The verifier is
+ * closed last. */
 
 /* Prompt lookup in the log: the latest place where the longest run of last tokens stood before.
  * window: tokens of the log that are remembered. Errors: PAL_ENOMEM. */
@@ -59,8 +64,9 @@ pal_status pal__draft_ngram(size_t window, pal__draft_source **out, pal_error *e
 pal_status pal__draft_suffix(const pal_model *verifier, size_t window, const char *corpus,
 			     pal__draft_source **out, pal_error *err);
 
-/* A small model of the same vocabulary, with sinks and a window of K/V of its own. Errors: those of
- * pal_model_open, PAL_EINVAL (another vocabulary). */
+/* A small model of the same vocabulary, with sinks and a window of K/V of its own, that works on
+ * the verifier's threads. window: positions; those beyond what it was trained for are not used.
+ * Errors: those of pal_model_open, PAL_EINVAL (another vocabulary, no window). */
 pal_status pal__draft_model(const pal_model *verifier, const char *path, size_t window,
 			    pal__draft_source **out, pal_error *err);
 

@@ -150,7 +150,7 @@ static pal_status look(pal__calibration *c, const answer *what, pal_error *err)
 	for (size_t i = 0; i < n; i++)
 		a.found[i].chunk = -1;
 	c->answers[c->n_answers++] = a;
-	return pal__session_look(c->s, take_look, &a, err);
+	return pal__session_ask_heads(c->s, take_look, &a, err);
 }
 
 /* The end of the log read again, with the chunks of [begin, end) in sight. */

@@ -15,7 +15,8 @@
 #include "eval/tasks.h"
 #include "restore/sidecar.h"
 
-#define PAL__CALIBRATION_LOG 16384  /* tokens of a log at most; one question for each 128 of them \
+#define PAL__CALIBRATION_LOG                                                                      \
+	16384                       /* tokens of a log at most; one question for each 128 of them \
 				     */
 #define PAL__CALIBRATION_LEAST 1024 /* and at least */
 

@@ -130,9 +130,14 @@ static uint8_t *head_at(const pal__kv *kv, const pal__kv_ring *ring, size_t laye
 	       ((block * ring->n_layers + layer) * s->n_kv_heads + head) * kv->head_bytes;
 }
 
+static const pal__kv_ring *ring_of(const pal__kv *kv, size_t layer)
+{
+	return pal__kv_slides(&kv->shape, layer) ? &kv->sliding : &kv->main;
+}
+
 static uint8_t *head_block(const pal__kv *kv, size_t layer, size_t head, int64_t block)
 {
-	const pal__kv_ring *ring = pal__kv_slides(&kv->shape, layer) ? &kv->sliding : &kv->main;
+	const pal__kv_ring *ring = ring_of(kv, layer);
 	return head_at(kv, ring, layer, head, (size_t)block % ring->n_blocks);
 }
 
@@ -315,6 +320,18 @@ pal__kv_sight pal__kv_sees(const pal__kv *kv, size_t layer, int64_t pos)
 	if (!s->window || pos < s->sink + s->window)
 		return (pal__kv_sight){0};
 	return (pal__kv_sight){.first = pos - s->window + 1, .far = true};
+}
+
+bool pal__kv_has(const pal__kv *kv, int64_t pos, int64_t end)
+{
+	for (size_t layer = 0; layer < kv->shape.n_layers; layer++) {
+		const pal__kv_ring *ring = ring_of(kv, layer);
+		int64_t block = (end + PAL__ATTN_BLOCK - 1) / PAL__ATTN_BLOCK;
+		if (pal__kv_sees(kv, layer, pos).first <
+		    (block - (int64_t)ring->n_blocks) * PAL__ATTN_BLOCK)
+			return false;
+	}
+	return true;
 }
 
 /* Four packed rows from `place`, before any is read again: stores are on their way for a while. */

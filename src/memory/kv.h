@@ -115,6 +115,9 @@ typedef struct {
 } pal__kv_sight;
 pal__kv_sight pal__kv_sees(const pal__kv *kv, size_t layer, int64_t pos);
 
+/* Whether the rings still have all that, in all layers, after positions [0, end) were stored. */
+bool pal__kv_has(const pal__kv *kv, int64_t pos, int64_t end);
+
 /* Where queries stand for the far rows, at compact positions. */
 static inline int64_t pal__kv_far_pos(const pal__kv *kv)
 {

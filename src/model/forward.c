@@ -509,22 +509,18 @@ static void soft_cap(float *logits, size_t n, double cap)
 	}
 }
 
-/* Logits of the rows that want them: those rows are moved together first. */
-static void finish(pass *a)
+/* Logits of the rows that want them: those rows are moved together first. last: what is left to
+ * do to x. */
+static void finish(pass *a, const preparation *last)
 {
 	size_t e = a->h->n_embd, v = a->h->n_vocab;
 	int wanted = 0, n = a->n;
 	bool in_place = true; /* all wanted logits lie one after the other */
 	float *first = NULL;
-	preparation p = {.a = a,
-			 .x = a->s->x,
-			 .y = a->s->y,
-			 .post = a->m->layers[a->h->n_layers - 1].post_ffn,
-			 .k = e};
 	for (int i = 0; i < n; i++) {
 		if (!a->rows[i].logits)
 			continue;
-		join(&p, (size_t)i);
+		prepare_rows(last, (size_t)i, (size_t)i + 1);
 		first = first ? first : a->rows[i].logits;
 		in_place = in_place && a->rows[i].logits == first + (size_t)wanted * v;
 		memmove(a->s->x + (size_t)wanted * e, a->s->x + (size_t)i * e, e * sizeof(float));
@@ -532,7 +528,7 @@ static void finish(pass *a)
 	}
 	if (!wanted)
 		return;
-	p = (preparation){.x = a->s->x, .norm = a->m->output_norm, .normed = a->s->y};
+	preparation p = {.x = a->s->x, .norm = a->m->output_norm, .normed = a->s->y};
 	if (in_place) {
 		a->n = wanted;
 		multiply(a, p, (product[]){{&a->m->output, first}}, 1);
@@ -548,18 +544,6 @@ static void finish(pass *a)
 		if (a->h->softcap > 0)
 			soft_cap(a->rows[i].logits, v, (double)a->h->softcap);
 	}
-}
-
-/* The input of layer n_layers, for the tap. */
-static void stop_early(const pass *a, size_t n_layers)
-{
-	preparation p = {.a = a,
-			 .x = a->s->x,
-			 .y = a->s->y,
-			 .post = a->m->layers[n_layers - 1].post_ffn,
-			 .k = a->h->n_embd};
-	prepare_rows(&p, 0, (size_t)a->n);
-	a->tap->at(a->tap->user, n_layers, a->s, a->n);
 }
 
 static bool sees_far(const pal__row *rows, int n)
@@ -580,8 +564,15 @@ void pal__forward(pal_model *m, pal__scratch *s, const pal__row *rows, int n, co
 	pal__pool_run(m->pool, (size_t)n, embed_item, &a);
 	for (size_t i = 0; i < end; i++)
 		run_layer(&a, i);
-	if (end < m->h.n_layers || (tap && tap->n_layers))
-		stop_early(&a, end);
-	else
-		finish(&a);
+	preparation last = {.a = &a,
+			    .x = s->x,
+			    .y = s->y,
+			    .post = m->layers[end - 1].post_ffn,
+			    .k = m->h.n_embd};
+	if (tap && tap->n_layers && tap->at) {
+		prepare_rows(&last, 0, (size_t)n);
+		last.y = NULL;
+		tap->at(tap->user, end, s, n);
+	}
+	finish(&a, &last);
 }

@@ -36,10 +36,10 @@ typedef struct {
 typedef struct {
 	/* Called on the calling thread for each layer, when s->x has the layer's input [n][n_embd]
 	 * and s->q, s->k and s->v the bare products: before bias, norm and rotation. */
-	void (*at)(void *user, size_t layer, const pal__scratch *s, int n);
+	void (*at)(void *user, size_t layer, const pal__scratch *s, int n); /* or NULL */
 	void *user;
-	size_t n_layers; /* 0: all. Else only the first ones are run, there are no logits, and `at`
-			  * is called for layer n_layers, too, with x alone */
+	size_t n_layers; /* 0: all. Else only the first ones are run, `at` is called for layer
+			  * n_layers, too, with x alone, and the output head reads that x */
 } pal__tap;
 
 /* Bytes of the arena for batches of up to n_rows rows; false: they do not fit a size_t. */
@@ -47,7 +47,8 @@ bool pal__scratch_need(const pal_model *m, int n_rows, size_t *bytes);
 void pal__scratch_init(pal__scratch *s, const pal_model *m, int n_rows, pal__arena *arena);
 
 /* n: 1 to the scratch's capacity. Rows of one K/V touch at most its shape's `piece` blocks. tap:
- * or NULL. */
+ * or NULL. Afterwards s->x starts with the last residual streams [wanted][n_embd], before the
+ * output norm, of the rows whose logits were wanted, in their order. */
 void pal__forward(pal_model *m, pal__scratch *s, const pal__row *rows, int n, const pal__tap *tap);
 
 /* The bare products s->k and s->v of a layer whose input of n rows is in s->x, to the bit as

@@ -1,23 +1,16 @@
 #include "model/gguf_write.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #define XXH_STATIC_LINKING_ONLY /* for a state on the stack */
 #include <xxhash.h>
 
 #include "base/mem.h"
+#include "base/newfile.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "fields are little-endian");
 
-#define ALIGN 32          /* the format's default */
-#define MAX_HEAD 256      /* bytes up to the end of the checksum */
-#define TEMPORARY ".part" /* after the name of a file that is being written */
+#define ALIGN 32     /* the format's default */
+#define MAX_HEAD 256 /* bytes up to the end of the checksum */
 
 /* --- collecting --------------------------------------------------------------- */
 
@@ -121,66 +114,40 @@ void pal__gguf_writer_free(pal__gguf_writer *w)
 
 /* --- writing ------------------------------------------------------------------ */
 
-static int write_all(int fd, const uint8_t *bytes, size_t n)
-{
-	while (n) {
-		ssize_t r = write(fd, bytes, n);
-		if (r < 0 && errno != EINTR)
-			return errno;
-		if (r > 0) {
-			bytes += r;
-			n -= (size_t)r;
-		}
-	}
-	return 0;
-}
-
 /* Calls `each` with every byte of the file in order. Returns the first failure. */
-typedef int (*piece_fn)(void *user, const void *bytes, size_t n);
+typedef pal_status (*piece_fn)(void *user, const void *bytes, size_t n, pal_error *err);
 
-static int pieces(const pal__gguf_writer *w, const uint8_t *head, size_t n_head, piece_fn each,
-		  void *user)
+static pal_status pieces(const pal__gguf_writer *w, const uint8_t *head, size_t n_head,
+			 piece_fn each, void *user, pal_error *err)
 {
 	static const uint8_t zeros[ALIGN];
-	int e = each(user, head, n_head);
+	pal_status s = each(user, head, n_head, err);
 	size_t at = n_head + w->keys.n + w->infos.n;
-	if (!e)
-		e = each(user, w->keys.data, w->keys.n);
-	if (!e)
-		e = each(user, w->infos.data, w->infos.n);
-	if (!e)
-		e = each(user, zeros, -at % ALIGN);
-	for (size_t i = 0; i < w->n_tensors && !e; i++) {
-		e = each(user, w->tensors[i].data, w->tensors[i].n_bytes);
-		if (!e)
-			e = each(user, zeros, -w->tensors[i].n_bytes % ALIGN);
+	if (!s)
+		s = each(user, w->keys.data, w->keys.n, err);
+	if (!s)
+		s = each(user, w->infos.data, w->infos.n, err);
+	if (!s)
+		s = each(user, zeros, -at % ALIGN, err);
+	for (size_t i = 0; i < w->n_tensors && !s; i++) {
+		s = each(user, w->tensors[i].data, w->tensors[i].n_bytes, err);
+		if (!s)
+			s = each(user, zeros, -w->tensors[i].n_bytes % ALIGN, err);
 	}
-	return e;
+	return s;
 }
 
-static int sum_piece(void *user, const void *bytes, size_t n)
+static pal_status sum_piece(void *user, const void *bytes, size_t n, pal_error *err)
 {
-	return n ? (int)XXH3_64bits_update(user, bytes, n) : 0;
+	(void)err;
+	if (n)
+		XXH3_64bits_update(user, bytes, n);
+	return PAL_OK;
 }
 
-static int write_piece(void *user, const void *bytes, size_t n)
+static pal_status write_piece(void *user, const void *bytes, size_t n, pal_error *err)
 {
-	return write_all(*(int *)user, bytes, n);
-}
-
-static void sync_folder(char *path)
-{
-	char *slash = strrchr(path, '/');
-	const char *folder = !slash ? "." : slash == path ? "/" : path;
-	if (slash)
-		*slash = 0;
-	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (slash)
-		*slash = '/';
-	if (fd >= 0) {
-		fsync(fd);
-		close(fd);
-	}
+	return pal__newfile_write(user, bytes, n, err);
 }
 
 /* The head of the file up to the sum and with it. Returns its length. */
@@ -201,55 +168,26 @@ static size_t make_head(const pal__gguf_writer *w, const char *sum_key, uint64_t
 	return at;
 }
 
-/* Returns 0 or an errno. */
-static int write_file(const pal__gguf_writer *w, const char *path, char *temporary,
-		      const uint8_t *head, size_t n_head)
-{
-	struct stat st;
-	struct rlimit limit;
-	uint64_t bytes = n_head + w->keys.n + w->infos.n + ALIGN + w->offset;
-	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && bytes > limit.rlim_cur)
-		return EFBIG; /* writing so far would be a signal */
-	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
-		return S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
-	int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
-	if (fd < 0)
-		return errno;
-	int e = pieces(w, head, n_head, write_piece, &fd);
-	if (!e && fsync(fd) != 0)
-		e = errno;
-	if (close(fd) != 0 && !e)
-		e = errno;
-	if (!e && rename(temporary, path) != 0)
-		e = errno;
-	if (e)
-		unlink(temporary);
-	else
-		sync_folder(temporary);
-	return e;
-}
-
 pal_status pal__gguf_write(const pal__gguf_writer *w, const char *path, const char *sum_key,
 			   pal_error *err)
 {
-	size_t n = strlen(path);
 	uint8_t head[MAX_HEAD];
 	XXH3_state_t state;
-	char *temporary = w->failed ? NULL : pal__alloc(n + sizeof TEMPORARY);
-	if (!temporary)
+	pal__newfile f = PAL__NO_NEWFILE;
+	if (w->failed)
 		return pal__fail_memory(err, "a GGUF file", w->keys.n + w->infos.n);
-	memcpy(temporary, path, n);
-	memcpy(temporary + n, TEMPORARY, sizeof TEMPORARY);
-	size_t n_head = make_head(w, sum_key, 0, head);
+	size_t n = make_head(w, sum_key, 0, head);
 	XXH3_64bits_reset(&state);
-	pieces(w, head, n_head, sum_piece, &state);
+	pieces(w, head, n, sum_piece, &state, NULL);
 	make_head(w, sum_key, XXH3_64bits_digest(&state), head);
-	int e = write_file(w, path, temporary, head, n_head);
-	pal__free(temporary);
-	if (e)
-		return pal__fail(err, PAL_EIO, "%s cannot be written: %s", path,
-				 e == EINVAL ? "it is no regular file" : strerror(e));
-	return PAL_OK;
+	uint64_t bytes = n + w->keys.n + w->infos.n + ALIGN + w->offset;
+	pal_status s = pal__newfile_open(&f, path, bytes, err);
+	if (!s)
+		s = pieces(w, head, n, write_piece, &f, err);
+	if (!s)
+		s = pal__newfile_finish(&f, head, n, err);
+	pal__newfile_close(&f);
+	return s;
 }
 
 pal_status pal__gguf_check_sum(const pal__gguf *g, const char *sum_key, pal_error *err)

@@ -48,10 +48,37 @@ static pal_status open_from(pal_model *m, const char *path, const pal_model_opti
 		s = pal__vocab_from_gguf(g, &m->tokenizer, err);
 	if (s == PAL_OK)
 		s = pal__hparams_read(g, pal__tokenizer_n_tokens(m->tokenizer), &m->h, err);
-	if (s == PAL_OK)
+	if (s == PAL_OK && !m->pool)
 		s = start_threads(m, o->n_threads, err);
 	if (s == PAL_OK)
 		s = pal__weights_load(m, g, o, err);
+	return s;
+}
+
+/* pool: another model's, or NULL: its own. */
+static pal_status open_with(const char *path, const pal_model_options *o, pal__pool *pool,
+			    pal_model **out, pal_error *err)
+{
+	pal__gguf g;
+	pal_status s = pal__gguf_open(path, &g, err);
+	if (s != PAL_OK)
+		return s;
+	pal_model *m = pal__calloc(1, sizeof *m);
+	if (m) {
+		m->pool = pool;
+		m->shares_pool = pool != NULL;
+		s = open_from(m, path, o, &g, err);
+	} else {
+		s = pal__fail_memory(err, "the model", sizeof *m);
+	}
+	/* What a shrunken file made of a value is not what the message should be about. */
+	if (s != PAL_OK && pal__file_shrunk(&g.file))
+		s = pal__gguf_shrunk(&g, err);
+	pal__gguf_close(&g);
+	if (s == PAL_OK)
+		*out = m;
+	else
+		pal_model_close(m);
 	return s;
 }
 
@@ -64,21 +91,14 @@ pal_status pal_model_open(const char *path, const pal_model_options *options, pa
 		return pal__fail(err, PAL_EINVAL,
 				 "%d threads: 1 to %d are possible, 0 is automatic", o->n_threads,
 				 PAL_MAX_THREADS);
-	pal__gguf g;
-	pal_status s = pal__gguf_open(path, &g, err);
-	if (s != PAL_OK)
-		return s;
-	pal_model *m = pal__calloc(1, sizeof *m);
-	s = m ? open_from(m, path, o, &g, err) : pal__fail_memory(err, "the model", sizeof *m);
-	/* What a shrunken file made of a value is not what the message should be about. */
-	if (s != PAL_OK && pal__file_shrunk(&g.file))
-		s = pal__gguf_shrunk(&g, err);
-	pal__gguf_close(&g);
-	if (s == PAL_OK)
-		*out = m;
-	else
-		pal_model_close(m);
-	return s;
+	return open_with(path, o, NULL, out, err);
+}
+
+pal_status pal__model_open_beside(const char *path, const pal_model *host, pal_model **out,
+				  pal_error *err)
+{
+	return open_with(path, &(pal_model_options){.isa = host->kernels->name}, host->pool, out,
+			 err);
 }
 
 void pal_model_close(pal_model *m)
@@ -86,7 +106,8 @@ void pal_model_close(pal_model *m)
 	if (!m)
 		return;
 	pal__weights_free(m);
-	pal__pool_free(m->pool);
+	if (!m->shares_pool)
+		pal__pool_free(m->pool);
 	pal__tokenizer_free(m->tokenizer);
 	pal__free(m->cache_note);
 	pal__free(m->name);

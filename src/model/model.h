@@ -29,6 +29,7 @@ struct pal_model {
 	pal__hparams h;
 	const pal__kernels *kernels;
 	pal__pool *pool;
+	bool shares_pool; /* it is another model's */
 	pal__tokenizer *tokenizer;
 	uint8_t *tiles; /* [tiles_bytes] of all matrices; NULL: mapped, or no weights */
 	size_t tiles_bytes;
@@ -45,6 +46,11 @@ struct pal_model {
 };
 
 const pal__tokenizer *pal__model_tokenizer(const pal_model *m);
+
+/* As pal_model_open, with the threads and the instruction set of `host`, which is closed last: two
+ * pools would fight for the cores. */
+pal_status pal__model_open_beside(const char *path, const pal_model *host, pal_model **out,
+				  pal_error *err);
 
 /* PAL_EIO when the file that the tiles are mapped from has been cut short. */
 pal_status pal__model_intact(const pal_model *m, pal_error *err);

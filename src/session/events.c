@@ -196,31 +196,53 @@ static void make_room(int32_t *set, int *n, const pal__found *found, size_t n_fo
 	memmove(set + worst, set + worst + 1, (size_t)(--*n - worst) * sizeof *set);
 }
 
-pal_status pal__session_reselect(pal_session *s, pal_error *err)
+/* What the last position looks for, if it is not in sight: set[n] with it. *n is 0: nothing. */
+static pal_status look(pal_session *s, int32_t *set, int *n, pal_error *err)
 {
 	pal__restore *r = &s->restore;
-	if (!s->restores || s->o.no_restore_generated || s->stale || !r->index.n_rows)
+	pal__found found[PAL__MAX_FOUND];
+	size_t n_found;
+	*n = 0;
+	if (!s->restores || s->o.no_restore_generated || s->stale || s->settled || !r->index.n_rows)
 		return PAL_OK;
 	int64_t end = pal__restore_end(r, s->length - 1);
-	for (int round = 0; end && round < 2; round++) {
+	pal_status status = score(s, end, 1, true, found, &n_found, err);
+	int32_t chunk = status ? -1 : best_new(found, n_found, SURE, r->chunks, r->n_chunks);
+	s->settled = !status && chunk < 0;
+	if (chunk < 0)
+		return status;
+	*n = r->n_chunks;
+	memcpy(set, r->chunks, sizeof r->chunks);
+	if (*n == r->slots)
+		make_room(set, n, found, n_found);
+	add_sorted(set, n, chunk);
+	return PAL_OK;
+}
+
+pal_status pal__session_looks(pal_session *s, bool *out, pal_error *err)
+{
+	int32_t set[PAL_MAX_SLOTS];
+	int n;
+	pal_status status = look(s, set, &n, err);
+	*out = n > 0;
+	return status;
+}
+
+pal_status pal__session_reselect(pal_session *s, pal_error *err)
+{
+	for (int round = 0; round < 2; round++) {
 		int32_t set[PAL_MAX_SLOTS];
-		pal__found found[PAL__MAX_FOUND];
-		size_t n_found;
-		int n = r->n_chunks;
-		memcpy(set, r->chunks, sizeof set);
-		pal_status status = score(s, end, 1, true, found, &n_found, err);
-		int32_t chunk = status ? -1 : best_new(found, n_found, SURE, set, n);
-		if (chunk < 0)
+		int n;
+		pal_status status = look(s, set, &n, err);
+		if (status || !n)
 			return status;
-		if (n == r->slots)
-			make_room(set, &n, found, n_found);
-		add_sorted(set, &n, chunk);
 		pal__recalling again = {.reread = 1, .chunks = set, .n = n};
 		s->n_rounds++;
 		status = event_now(s, &again, err);
 		if (status)
 			return status;
 	}
+	s->settled = true;
 	return PAL_OK;
 }
 

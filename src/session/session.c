@@ -192,8 +192,8 @@ pal_status pal__session_open_all(pal_model *model, const pal_session_options *op
 	return open_session(model, options, true, out, err);
 }
 
-pal_status pal__session_look(pal_session *s, void (*at)(void *user, const pal__look *look),
-			     void *user, pal_error *err)
+pal_status pal__session_ask_heads(pal_session *s, void (*at)(void *user, const pal__look *look),
+				  void *user, pal_error *err)
 {
 	int64_t end = pal__restore_end(&s->restore, s->length - s->o.reread);
 	return pal__index_look(&s->restore.index, end, at, user, err);
@@ -244,11 +244,19 @@ static pal_status keep(pal_session *s, int64_t last, pal_error *err)
 	return pal__restore_keep(&s->restore, block * PAL__ATTN_BLOCK, err);
 }
 
-static void count_far(pal_session *s, int64_t pos)
+/* Restored positions that a query at pos attends to. */
+static uint64_t far_reads(const pal_session *s, int64_t pos)
 {
 	size_t layer = pal__kv_main_layer(&s->kv.shape, 0);
-	if (s->restores && pal__kv_sees(&s->kv, layer, pos).far)
-		s->far_reads += s->kv.far_rows - (size_t)s->kv.shape.sink;
+	if (!s->restores || !pal__kv_sees(&s->kv, layer, pos).far)
+		return 0;
+	return s->kv.far_rows - (size_t)s->kv.shape.sink;
+}
+
+void pal__session_uncount(pal_session *s, size_t kept, size_t n)
+{
+	for (size_t i = 0; i < n - kept; i++)
+		s->far_reads -= far_reads(s, s->length + (int64_t)i);
 }
 
 /* How many of n positions from pos on go into one forward pass. */
@@ -264,7 +272,7 @@ static pal_status run(pal_session *s, size_t n, pal_error *err)
 {
 	pal__tap tap = {.at = pal__restore_tap, .user = &s->restore};
 	for (size_t i = 0; i < n; i++)
-		count_far(s, s->rows[i].pos);
+		s->far_reads += far_reads(s, s->rows[i].pos);
 	pal__forward(s->model, &s->scratch, s->rows, (int)n, s->restores ? &tap : NULL);
 	return s->restores ? pal__restore_tapped(&s->restore, err) : PAL_OK;
 }
@@ -331,27 +339,60 @@ static bool has_rings(const pal_session *s)
 	return s->bounded || s->kv.shape.slide;
 }
 
+pal_status pal__session_write_log(pal_session *s, const int32_t *ids, size_t n, pal_error *err)
+{
+	pal_status status = check_ids(s, ids, n, err);
+	if (!status)
+		status = pal__session_refresh(s, err);
+	if (status)
+		return status;
+	if (s->bounded)
+		return pal__disk_write(&s->log_file, ids, n * sizeof *ids,
+				       (uint64_t)s->length * sizeof *ids, err);
+	memcpy(s->log + s->length, ids, n * sizeof *ids);
+	return PAL_OK;
+}
+
+pal_status pal__session_failed(pal_session *s, uint64_t n_events, pal_status status)
+{
+	s->stale = s->stale || has_rings(s);
+	s->n_events = n_events;
+	return status;
+}
+
+pal_status pal__session_room(pal_session *s, size_t n, size_t *room, pal_error *err)
+{
+	pal_status status = pal__session_refresh(s, err);
+	if (status)
+		return status;
+	if (s->length >= s->n_ctx)
+		return pal__fail(err, PAL_ELIMIT, "the context has room for %lld",
+				 (long long)s->n_ctx);
+	n = (uint64_t)n < (uint64_t)(s->n_ctx - s->length) ? n : (size_t)(s->n_ctx - s->length);
+	n = piece(s, s->length, n);
+	n = s->restores && n > PAL__KEPT_ROWS ? PAL__KEPT_ROWS : n;
+	/* Events of restore_prefill come at the end of a pass, and only of one token here. */
+	if (s->restores && s->o.restore_prefill && n > 1 &&
+	    (s->length + (int64_t)n) % PAL__ATTN_BLOCK == 0)
+		n--;
+	status = keep(s, s->length + (int64_t)n - 1, err);
+	if (!status)
+		*room = n;
+	return status;
+}
+
 pal_status pal_session_append(pal_session *s, const int32_t *ids, size_t n, float *logits,
 			      pal_session_progress progress, void *user, pal_error *err)
 {
-	pal_status status = check_ids(s, ids, n, err);
-	if (status != PAL_OK || !n)
-		return status;
-	uint64_t n_events = s->n_events;
-	status = pal__session_refresh(s, err);
-	if (!status && s->bounded)
-		status = pal__disk_write(&s->log_file, ids, n * sizeof *ids,
-					 (uint64_t)s->length * sizeof *ids, err);
+	if (!n)
+		return PAL_OK;
+	pal_status status = pal__session_write_log(s, ids, n, err);
 	if (status)
 		return status;
+	uint64_t n_events = s->n_events;
 	status = pal__session_read(s, &(pal__reading){ids, n, logits, progress, user, false}, err);
-	if (status) {
-		s->stale = s->stale || has_rings(s);
-		s->n_events = n_events;
-		return status;
-	}
-	if (!s->bounded)
-		memcpy(s->log + s->length, ids, n * sizeof *ids);
+	if (status)
+		return pal__session_failed(s, n_events, status);
 	int64_t before = s->length;
 	s->length += (int64_t)n;
 	if (s->bounded && before / 65536 != s->length / 65536)
@@ -369,6 +410,8 @@ void pal__session_new_logits(pal_session *s)
 	s->logits = s->next_logits;
 	s->next_logits = last;
 	s->has_logits = true;
+	s->settled = false;
+	s->hidden = NULL;
 }
 
 /* --- going back --------------------------------------------------------------------- */
@@ -465,7 +508,8 @@ pal_status pal_session_truncate(pal_session *s, int64_t n, pal_error *err)
 	r->index.end = r->index.end < n ? r->index.end : n;
 	r->spill.end = r->spill.end < n ? r->spill.end : n;
 	r->index.n_rows = 0;
-	s->has_logits = false;
+	s->has_logits = s->settled = false;
+	s->hidden = NULL;
 	s->length = n;
 	return PAL_OK;
 }
@@ -508,7 +552,8 @@ void pal__session_rewind(pal_session *s, const pal__mark *m)
 	s->length = m->length;
 	s->n_events = m->n_events;
 	s->has_logits = m->has_logits;
-	s->stale = false;
+	s->stale = s->settled = false;
+	s->hidden = NULL;
 	s->kv.far_rows = m->far_rows;
 	r->kept = m->kept;
 	r->index.end = m->index_end;

@@ -29,6 +29,9 @@ struct pal_session {
 	float *logits;      /* [n_vocab] */
 	float *next_logits; /* [n_vocab] those of an append under way; then the two change places */
 	bool has_logits, stale;
+	bool settled;        /* reselection has nothing more to say about the last position */
+	const float *hidden; /* [n_embd] the last position's, before the output norm, until the
+			      * scratch is used for something else; or NULL */
 
 	bool bounded, restores;
 	size_t scratch_bytes;
@@ -55,6 +58,13 @@ typedef struct {
 	bool replay; /* no events but those that are replayed */
 } pal__reading;
 pal_status pal__session_read(pal_session *s, const pal__reading *reading, pal_error *err);
+
+/* Parts of an append: checks ids[n], makes a stale session whole and writes them behind the log's
+ * end; undoes what a failed pass did, and returns its status; takes the reads of restored rows by
+ * positions [length - kept + from, ...) of a pass of n back that were not kept. */
+pal_status pal__session_write_log(pal_session *s, const int32_t *ids, size_t n, pal_error *err);
+pal_status pal__session_failed(pal_session *s, uint64_t n_events, pal_status status);
+void pal__session_uncount(pal_session *s, size_t kept, size_t n);
 
 /* next_logits are those of the last position from now on. */
 void pal__session_new_logits(pal_session *s);
@@ -84,6 +94,32 @@ pal_status pal__session_restore_prefill(pal_session *s, int64_t at, float *logit
 /* As generation goes on: brings in what the last position looks for, where it is not in sight. */
 pal_status pal__session_reselect(pal_session *s, pal_error *err);
 
+/* Whether pal__session_reselect would bring something in. Errors: PAL_EIO. */
+pal_status pal__session_looks(pal_session *s, bool *out, pal_error *err);
+
+/* Positions from the log's end on that one pass may compute, at most n; all that leaves the K/V for
+ * them is kept. Errors: PAL_ELIMIT (the context is full), those of keeping. */
+pal_status pal__session_room(pal_session *s, size_t n, size_t *room, pal_error *err);
+
+/* Checks ids[n], a pending token and guesses behind it, in one pass (src/session/verify.c). */
+typedef struct {
+	int32_t (*next)(void *user);          /* the token that comes after the log as it is now */
+	bool (*kept)(void *user, int32_t id); /* id has joined the log; false: it ends with it */
+	void *user;
+	float *logits; /* [n][n_vocab]; NULL: n is 1 */
+} pal__verifying;
+
+/* Appends ids[0], and ids[i] behind it as long as each is what next() says. n: 1 to the session's
+ * room. *n_kept: how many joined the log. *seconds: of the pass. Errors: as pal_session_append. */
+pal_status pal__session_verify(pal_session *s, const pal__verifying *v, const int32_t *ids,
+			       size_t n, size_t *n_kept, double *seconds, pal_error *err);
+
+/* Generates as pal_generate does, but along ids[n]: the passes and the drafts are real, and the
+ * token that comes next is always that of ids. */
+pal_status pal__generate_along(pal_session *s, const pal_generate_options *options,
+			       const int32_t *ids, size_t n, pal_generate_result *out,
+			       pal_error *err);
+
 /* A session as it is now, to come back to: for many questions about one log. */
 typedef struct {
 	int64_t length, kept, index_end, spill_end;
@@ -104,8 +140,8 @@ void pal__mark_free(pal__mark *mark);
  * each of them looks for, as pal__index_look does, after an event. */
 pal_status pal__session_open_all(pal_model *model, const pal_session_options *options,
 				 pal_session **out, pal_error *err);
-pal_status pal__session_look(pal_session *s, void (*at)(void *user, const pal__look *look),
-			     void *user, pal_error *err);
+pal_status pal__session_ask_heads(pal_session *s, void (*at)(void *user, const pal__look *look),
+				  void *user, pal_error *err);
 
 /* Breaks restoration, for negative controls. other: of PAL__CONTROL_FOREIGN, at least as long. */
 void pal__session_control(pal_session *s, pal__control control, pal_session *other);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
+#include <xxhash.h>
 
 #include "base/checked.h"
 #include "base/mem.h"
@@ -435,6 +436,12 @@ void pal__tokenizer_free(pal__tokenizer *t)
 size_t pal__tokenizer_n_tokens(const pal__tokenizer *t)
 {
 	return t->n;
+}
+
+uint64_t pal__tokenizer_hash(const pal__tokenizer *t)
+{
+	uint64_t h = XXH3_64bits_withSeed(t->bytes, t->at[t->n], t->n);
+	return XXH3_64bits_withSeed(t->at, (t->n + 1) * sizeof *t->at, h);
 }
 
 pal__str pal__token_bytes(const pal__tokenizer *t, int32_t id)

@@ -78,6 +78,9 @@ pal_status pal__tokenize(const pal__tokenizer *t, const char *text, size_t n, un
 
 size_t pal__tokenizer_n_tokens(const pal__tokenizer *t);
 
+/* XXH3-64 of what the ids stand for: the bytes of every token. */
+uint64_t pal__tokenizer_hash(const pal__tokenizer *t);
+
 /* The raw bytes a token stands for (byte-level BPE decoded, SentencePiece's U+2581
  * as a space, <0xXX> as its byte); special tokens give their own text. id must be
  * valid. */

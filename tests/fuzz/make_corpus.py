@@ -219,6 +219,31 @@ def tiles():
     return out
 
 
+def corpora():
+    """Changes to a good corpus, see corpus.c: 603 positions, 128 bytes of header."""
+    def changes(*pairs, sealed=False):
+        return bytes([1 + sealed]) + b"".join(struct.pack("<IB", at, v) for at, v in pairs)
+    index, keys, end = 128 + 4 * 603, 128 + 8 * 603, 128 + 8 * 603 + 160
+    fields = {"magic": 0, "version": 8, "header-bytes": 12, "file-bytes": 16, "n": 24,
+              "documents": 32, "n-vocab": 40, "vocab-hash": 48, "sum": 56, "zero": 64,
+              "header-sum": 120, "token": 128, "token-last": index - 4, "index": index,
+              "index-last": keys - 4, "key": keys, "key-last": end - 4}
+    out = {"good": changes(), "good-sealed": changes(sealed=True), "text": b"\0nonsense",
+           "empty": b"\0", "magic-only": b"\0PALCORPS" + b"\xff" * 200}
+    for name, at in fields.items():
+        out[name] = changes((at, 0xa5))
+        out[name + "-sealed"] = changes((at, 0xa5), (at + 3, 0xff), sealed=True)
+    for name, n in {"nothing": 0, "header": 127, "header-only": 128, "cut": end - 1,
+                    "long": end + 1}.items():
+        out["length-" + name] = changes((16384 * 9 + n, 0))
+    # Positions and tokens that are none, everywhere.
+    for name, value, start, stop in (("tokens", 0xff, 128, index), ("index", 0, index, keys),
+                                     ("index", 0xff, index, keys), ("keys", 0x7f, keys, end)):
+        out[f"all-{name}-{value}"] = changes(*((at, value) for at in range(start, stop)),
+                                             sealed=True)
+    return out
+
+
 def sidecar(first=(1026, 2), later=(0,), m=1, layers=2, kind="f16", odd=False, drop="", keys=(),
             shape=(8, 16), value=None, bias="f32"):
     """Layers from m on of a model of 3 layers, n_embd 8, two kv heads of 4 and 4 heads. The fuzz
@@ -359,6 +384,7 @@ def main():
     write(os.path.join(folder, "gguf"), {f"{kind}-{name}.gguf": data
                                          for kind, files in (("good", good()), ("bad", bad))
                                          for name, data in files.items()})
+    write(os.path.join(folder, "corpus"), corpora())
     write(os.path.join(folder, "tiles"), tiles())
     write(os.path.join(folder, "sidecar"), {name + ".gguf": data
                                             for name, data in sidecars().items()})

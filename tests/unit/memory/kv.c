@@ -37,6 +37,22 @@ static bool visible(const pal__kv_shape *s, size_t layer, int64_t pos, int64_t a
 	return !s->window || pos < s->sink + s->window || at > pos - s->window;
 }
 
+/* What a query at a position sees is there as it was stored last, where the K/V say so: from `from`
+ * on they must. */
+static void still_there(const pal__kv *kv, const float *last, int64_t from, int64_t end)
+{
+	for (int64_t pos = 0; pos < end; pos += pos < from ? 5 : 1) {
+		bool has = pal__kv_has(kv, pos, end);
+		assert_true(has || pos < from);
+		for (size_t layer = 0; has && layer < 3; layer++)
+			for (int64_t at = pal__kv_sees(kv, layer, pos).first; at <= pos; at++) {
+				float k[2], v[2];
+				pal__kv_load(kv, layer, 0, at, k, v);
+				assert_true(k[0] == last[at] && v[1] == last[at]);
+			}
+	}
+}
+
 /* Log of 700 positions in pieces of any size, some read again: whatever a query sees is in the
  * ring as it was stored last, and far rows are seen when something is evicted. */
 static void sights(void **state)
@@ -62,7 +78,7 @@ static void sights(void **state)
 					     .piece = (size_t)shapes[i][4]};
 		pal__kv kv;
 		pal__arena arena;
-		float stamp = 0, last[700], k[2], v[2];
+		float stamp = 0, last[700];
 		open_kv(&kv, &arena, &shape);
 		for (int64_t end = 0, step = 1; end < 700; step = step * 7 % 211) {
 			size_t n = pal__kv_piece(&kv, end, (size_t)step);
@@ -85,13 +101,11 @@ static void sights(void **state)
 					for (int64_t at = 0; at <= pos; at++)
 						assert_int_equal(at >= sight.first,
 								 visible(&shape, layer, pos, at));
-					for (int64_t at = sight.first; at <= pos; at++) {
-						pal__kv_load(&kv, layer, 0, at, k, v);
-						assert_true(k[0] == last[at] && v[1] == last[at]);
-					}
 				}
 			end += (int64_t)n;
+			still_there(&kv, last, from, end);
 		}
+		assert_false(pal__kv_has(&kv, 0, 700));
 		pal__arena_free(&arena);
 	}
 }

@@ -137,6 +137,69 @@ static void batches_of_several_sessions(void **state)
 			play(paths[i]);
 }
 
+/* The first layers only: what the output head reads is what the next layer would; and of all
+ * layers, the logits are the usual ones. */
+typedef struct {
+	size_t layer, bytes; /* which one; of what it reads */
+	float *x;
+} watch;
+
+static void keep_input(void *user, size_t layer, const pal__scratch *s, int n)
+{
+	watch *w = user;
+	(void)n;
+	if (layer == w->layer)
+		memcpy(w->x, s->x, w->bytes);
+}
+
+static void first_layers(void **state)
+{
+	(void)state;
+	for (int i = 0; i < n_paths; i++) {
+		memory a;
+		pal_model *m;
+		assert_int_equal(
+			pal_model_open(paths[i], &(pal_model_options){.n_threads = 2}, &m, NULL),
+			PAL_OK);
+		size_t v = m->h.n_vocab, row = m->h.n_embd * sizeof(float);
+		open_memory(&a, m, 5);
+		float *want = new_logits(m), *got = new_logits(m);
+		watch w = {.bytes = 5 * row, .x = pal__calloc(5, row)};
+		pal__row rows[5];
+		for (int k = 0; k < 5; k++)
+			rows[k] = (pal__row){(int32_t)below(v), k, &a.kv[0], want + (size_t)k * v};
+		for (size_t n = 1; n <= m->h.n_layers; n++) {
+			pal__tap tap = {.at = keep_input, .user = &w};
+			w.layer = n;
+			/* The first layers' own call for the last one, or a full pass. */
+			tap.n_layers = n == m->h.n_layers ? n : 0;
+			pal__forward(m, &a.scratch, rows, 5, &tap);
+			rows[1].logits = NULL;
+			for (int k = 0; k < 5; k += 2)
+				rows[k].logits = got + (size_t)k * v;
+			rows[3].logits = NULL;
+			pal__forward(m, &a.scratch, rows, 5, &(pal__tap){.n_layers = n});
+			for (size_t k = 0; k < 3; k++)
+				assert_memory_equal((uint8_t *)a.scratch.x + k * row,
+						    (uint8_t *)w.x + 2 * k * row, row);
+			for (size_t k = 0; k < 5; k++)
+				rows[k].logits = want + k * v;
+			if (n < m->h.n_layers)
+				assert_true(memcmp(want, got, v * sizeof *want) != 0);
+		}
+		memset(want, 0, 5 * v * sizeof *want);
+		pal__forward(m, &a.scratch, rows, 5, NULL);
+		assert_memory_equal(a.scratch.x, w.x, 5 * row);
+		for (size_t k = 0; k < 5; k += 2)
+			assert_memory_equal(want + k * v, got + k * v, v * sizeof *want);
+		pal__free(w.x);
+		pal__free(want);
+		pal__free(got);
+		pal__arena_free(&a.arena);
+		pal_model_close(m);
+	}
+}
+
 static void sizes(void **state)
 {
 	size_t before = 0, bytes;
@@ -155,6 +218,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(batches_of_several_sessions),
+		cmocka_unit_test(first_layers),
 		cmocka_unit_test(sizes),
 	};
 	paths = argv + 1;

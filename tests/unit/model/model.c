@@ -2,6 +2,7 @@
  * files of tests/tools/mkmodel.py, whose vocabulary is bytes, "xNz" and three specials. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -100,6 +101,42 @@ static void information(void **state)
 	assert_ptr_equal(pal__model_tokenizer(model), model->tokenizer);
 }
 
+static atomic_int counted;
+
+static void count_item(void *arg, size_t item, int worker)
+{
+	(void)arg, (void)item, (void)worker;
+	atomic_fetch_add(&counted, 1);
+}
+
+/* Another model on this one's threads. */
+static void beside(void **state)
+{
+	pal_model *m = NULL;
+	pal_error err;
+	(void)state;
+	assert_int_equal(pal__model_open_beside(paths[0], model, &m, NULL), PAL_OK);
+	assert_ptr_equal(m->pool, model->pool);
+	assert_ptr_equal(m->kernels, model->kernels);
+	pal_model_close(m);
+	m = NULL;
+	assert_int_equal(pal__model_open_beside("/nowhere", model, &m, &err), PAL_EIO);
+	assert_null(m);
+	int64_t live = pal__mem_live();
+	pal_status status = PAL_ENOMEM;
+	for (int i = 0; status; i++) {
+		pal__mem_fail_after(i);
+		status = pal__model_open_beside(paths[0], model, &m, NULL);
+		pal__mem_fail_after(-1);
+		assert_true(status == PAL_OK || (status == PAL_ENOMEM && !m));
+		pal_model_close(m);
+		assert_int_equal(pal__mem_live(), live);
+	}
+	/* The host's threads still work. */
+	pal__pool_run(model->pool, 4, count_item, NULL);
+	assert_int_equal(counted, 4);
+}
+
 static void text(void **state)
 {
 	static const char in[] = "h\xc3\xa9 x1z<|im_end|>\xff";
@@ -171,6 +208,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(allocation_failures),
 		cmocka_unit_test(options),
 		cmocka_unit_test(information),
+		cmocka_unit_test(beside),
 		cmocka_unit_test(text),
 		cmocka_unit_test(chat),
 	};
