@@ -13,6 +13,7 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "draft/drafter.h"
 #include "draft/sample.h"
 #include "model/model.h"
 #include "session/session.h"
@@ -127,55 +128,117 @@ static void flush(struct stream *t, pal_stop *stop)
 		t->options->on_token(t->options->user, -1, t->text, t->n_text);
 }
 
-static pal_status step(pal_session *s, pal__sampler *sampler, struct stream *t,
-		       pal_generate_result *result, bool *done, pal_error *err)
+struct generation {
+	pal_session *s;
+	pal__sampler *sampler;
+	struct stream t;
+	pal_generate_result result;
+	const int32_t
+		*along; /* [n_along] what comes, of which n_tokens have; NULL: what is sampled */
+	size_t n_along;
+	bool done;
+	pal_status status; /* of a token */
+	pal_error *err;
+};
+
+/* -1: there is none. */
+static int32_t next(void *user)
 {
-	const pal_generate_options *o = t->options;
-	pal_status selected = pal__session_reselect(s, err);
-	if (selected)
-		return selected;
-	int32_t id = pal__sample(sampler, pal_session_logits(s), pal_session_log(s),
-				 pal_session_length(s));
-	pal_error full;
-	pal_status status = pal_session_append(s, &id, 1, NULL, NULL, NULL, &full);
-	*done = true;
-	if (status == PAL_ELIMIT) {
-		result->stop = PAL_STOP_LIMIT;
-		return PAL_OK;
-	}
-	if (status)
-		return pal__fail(err, full.code, "%s", full.text);
-	result->n_tokens++;
-	size_t from = t->n_text;
-	bool fits = pal__detok_feed(&t->detok, id, t->text, t->cap, &t->n_text);
-	if (!fits)
-		return pal__fail(err, PAL_ELIMIT, "token %d: its text is longer than %d bytes", id,
-				 PAL__MAX_TOKEN_BYTES);
-	*done = report(t, id, from, &result->stop);
-	if (!*done && !o->ignore_end && pal__token_is_end(t->detok.t, id)) {
-		result->stop = PAL_STOP_END;
-		*done = true;
-	}
-	return PAL_OK;
+	const struct generation *g = user;
+	size_t n = (size_t)g->result.n_tokens;
+	if (g->along)
+		return n < g->n_along ? g->along[n] : -1;
+	return pal__sample(g->sampler, pal_session_logits(g->s), pal_session_log(g->s),
+			   pal_session_length(g->s));
 }
 
-static pal_status generate(pal_session *s, pal__sampler *sampler, struct stream *t,
-			   pal_generate_result *result, pal_error *err)
+/* A token has joined the log. */
+static bool kept(void *user, int32_t id)
 {
-	int64_t limit = t->options->max_tokens;
-	bool done = false;
-	result->stop = PAL_STOP_LIMIT;
-	pal_status restored = pal_session_restore(s, err);
-	if (restored)
-		return restored;
-	while (!done && (!limit || result->n_tokens < limit)) {
-		pal_status status = step(s, sampler, t, result, &done, err);
-		if (status)
-			return status;
+	struct generation *g = user;
+	const pal_generate_options *o = g->t.options;
+	size_t from = g->t.n_text;
+	g->result.n_tokens++;
+	g->done = true;
+	if (!pal__detok_feed(&g->t.detok, id, g->t.text, g->t.cap, &g->t.n_text)) {
+		g->status =
+			pal__fail(g->err, PAL_ELIMIT, "token %d: its text is longer than %d bytes",
+				  id, PAL__MAX_TOKEN_BYTES);
+		return false;
 	}
-	if (result->stop != PAL_STOP_STRING && result->stop != PAL_STOP_CANCELLED)
-		flush(t, &result->stop);
-	return PAL_OK;
+	g->done = report(&g->t, id, from, &g->result.stop);
+	if (!g->done && !o->ignore_end && pal__token_is_end(g->t.detok.t, id)) {
+		g->result.stop = PAL_STOP_END;
+		g->done = true;
+	}
+	g->done |= o->max_tokens && g->result.n_tokens >= o->max_tokens;
+	return !g->done;
+}
+
+/* A draft behind ids[0], the pending token, into ids + 1. room: of the pass. */
+static int draft(struct generation *g, int32_t *ids, size_t room)
+{
+	pal_session *s = g->s;
+	int64_t max = g->t.options->max_tokens, left = max ? max - g->result.n_tokens : INT64_MAX;
+	int32_t *log = s->log;
+	int most = (int)(room < (size_t)left ? room : (size_t)left) - 1;
+	pal__draft_view v = {.log = log,
+			     .n = s->length + 1,
+			     .verifier = s->model,
+			     .kv = &s->kv,
+			     .scratch = &s->scratch,
+			     .rows = s->rows,
+			     .room = (int)room,
+			     .hidden = s->hidden};
+	return pal__drafter_propose(g->t.options->drafter, &v, ids + 1, most);
+}
+
+static pal_status step(struct generation *g, pal_error *err)
+{
+	pal_session *s = g->s;
+	pal_drafter *d = g->t.options->drafter;
+	pal__verifying v = {.next = next, .kept = kept, .user = g, .logits = d ? d->logits : NULL};
+	int32_t ids[PAL__DRAFT_MOST + 1];
+	size_t room, n = 1, n_kept;
+	double seconds;
+	pal_error full;
+	pal_status status = pal__session_reselect(s, err);
+	if (status)
+		return status;
+	ids[0] = next(g);
+	status = pal__session_room(s, d ? (size_t)d->most + 1 : 1, &room, &full);
+	g->done = status == PAL_ELIMIT || ids[0] < 0;
+	if (g->done)
+		return PAL_OK;
+	if (status)
+		return pal__fail(err, full.code, "%s", full.text);
+	if (d) {
+		status = pal__session_write_log(s, ids, 1, err);
+		n += status ? 0 : (size_t)draft(g, ids, room);
+	}
+	if (!status)
+		status = pal__session_verify(s, &v, ids, n, &n_kept, &seconds, err);
+	if (status)
+		return status;
+	if (d)
+		pal__drafter_checked(d, (int)n, (int)n_kept, seconds);
+	g->result.forwards++;
+	g->result.drafted += (int64_t)n - 1;
+	g->result.accepted += (int64_t)n_kept - 1;
+	return g->status;
+}
+
+static pal_status generate(struct generation *g, pal_error *err)
+{
+	g->result.stop = PAL_STOP_LIMIT;
+	if (g->t.options->drafter)
+		pal__drafter_begin(g->t.options->drafter);
+	pal_status status = pal_session_restore(g->s, err);
+	while (!status && !g->done)
+		status = step(g, err);
+	if (!status && g->result.stop != PAL_STOP_STRING && g->result.stop != PAL_STOP_CANCELLED)
+		flush(&g->t, &g->result.stop);
+	return status;
 }
 
 static pal_status prepare(pal_session *s, const pal_generate_options *o, struct stream *t,
@@ -189,6 +252,8 @@ static pal_status prepare(pal_session *s, const pal_generate_options *o, struct 
 				 (long long)o->max_tokens);
 	if (!pal_session_logits(s))
 		return pal__fail(err, PAL_EINVAL, "nothing to go on from: append a token first");
+	if (o->drafter && o->drafter->model != pal__session_model(s))
+		return pal__fail(err, PAL_EINVAL, "the drafter is another model's");
 	pal_status status = check_stops(t, err);
 	if (status)
 		return status;
@@ -199,27 +264,39 @@ static pal_status prepare(pal_session *s, const pal_generate_options *o, struct 
 	return t->text ? PAL_OK : pal__fail_memory(err, "generated text", t->cap);
 }
 
+static pal_status run(struct generation *g, const pal_generate_options *options,
+		      pal_generate_result *out, pal_error *err)
+{
+	double start = pal__now();
+	pal_model_info info;
+	pal_status status = prepare(g->s, options, &g->t, err);
+	if (status)
+		return status;
+	pal_model_get_info(pal__session_model(g->s), &info);
+	status = pal__sampler_new(info.n_vocab, &options->sampling, &g->sampler, err);
+	if (!status)
+		status = generate(g, err);
+	pal__sampler_free(g->sampler);
+	pal__free(g->t.text);
+	if (status)
+		return status;
+	g->result.seconds = pal__now() - start;
+	if (out)
+		*out = g->result;
+	return PAL_OK;
+}
+
 pal_status pal_generate(pal_session *s, const pal_generate_options *options,
 			pal_generate_result *out, pal_error *err)
 {
-	struct stream t;
-	pal__sampler *sampler = NULL;
-	pal_model_info info;
-	pal_generate_result result = {0};
-	double start = pal__now();
-	pal_status status = prepare(s, options, &t, err);
-	if (status)
-		return status;
-	pal_model_get_info(pal__session_model(s), &info);
-	status = pal__sampler_new(info.n_vocab, &options->sampling, &sampler, err);
-	if (!status)
-		status = generate(s, sampler, &t, &result, err);
-	pal__sampler_free(sampler);
-	pal__free(t.text);
-	if (status)
-		return status;
-	result.seconds = pal__now() - start;
-	if (out)
-		*out = result;
-	return PAL_OK;
+	struct generation g = {.s = s, .err = err};
+	return run(&g, options, out, err);
+}
+
+pal_status pal__generate_along(pal_session *s, const pal_generate_options *options,
+			       const int32_t *ids, size_t n, pal_generate_result *out,
+			       pal_error *err)
+{
+	struct generation g = {.s = s, .err = err, .along = ids, .n_along = n};
+	return run(&g, options, out, err);
 }

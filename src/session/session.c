@@ -375,10 +375,13 @@ pal_status pal__session_room(pal_session *s, size_t n, size_t *room, pal_error *
 	if (s->restores && s->o.restore_prefill && n > 1 &&
 	    (s->length + (int64_t)n) % PAL__ATTN_BLOCK == 0)
 		n--;
-	status = keep(s, s->length + (int64_t)n - 1, err);
-	if (!status)
-		*room = n;
-	return status;
+	int64_t end = s->length + (int64_t)n;
+	status = keep(s, end - 1, err);
+	if (status)
+		return status;
+	s->written = end > s->written ? end : s->written;
+	*room = n;
+	return PAL_OK;
 }
 
 pal_status pal_session_append(pal_session *s, const int32_t *ids, size_t n, float *logits,
