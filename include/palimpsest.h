@@ -298,7 +298,7 @@ typedef struct pal_drafter_options {
 	 * several at each step. */
 	const char *source;
 	int max_draft;         /* tokens of one draft, 1 to 32; 0: 16 */
-	int64_t window;        /* tokens that ngram and suffix remember; 0: 65536 */
+	int64_t window;        /* tokens that ngram and suffix remember; 0: 32768 */
 	const char *cache_dir; /* folder that keeps how long passes take here, or NULL */
 } pal_drafter_options;
 

@@ -92,7 +92,7 @@ class Model(nn.Module):
 
     def forward(self, ids, tap=False):
         """ids: [B][T]; returns the hidden states under the output matrix, [B][T][dim], with tap
-        also the input of the last block."""
+        also the inputs of the blocks."""
         c = self.c
         inv = c.rope_base ** (-torch.arange(0, c.head_dim, 2, device=ids.device) / c.head_dim)
         angle = torch.arange(ids.shape[1], device=ids.device)[:, None] * inv
@@ -100,11 +100,12 @@ class Model(nn.Module):
         if torch.is_autocast_cpu_enabled() or torch.is_autocast_enabled():
             x = x.bfloat16()
         cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+        inputs = []
         for block in self.blk:
-            before = x
+            inputs.append(x)
             x = block(x, cos, sin)
         h = rms(x, self.output_norm, c.eps)
-        return (h, before) if tap else h
+        return (h, inputs) if tap else h
 
     def logits(self, hidden):
         return F.linear(hidden, self.token_embd.weight)

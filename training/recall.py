@@ -6,9 +6,10 @@
 
 Writes WORK/NAME.pt (weights) and WORK/NAME.state (all that --resume needs) every two minutes,
 WORK/NAME.jsonl is the log. Lengths grow as the answers become right. With --hard there are
-tasks of two facts, and a second loss: at the prompt's last two tokens the input of the last block
-must name, through a matrix of its own, the thing whose code is the answer. It takes the first
-step of two into the blocks before the last, which the second step needs.
+tasks of two facts, and two more losses, each through a matrix of its own: where an answer begins,
+the input of the last block but one must name what the question asks about, and that of the last
+block what its answer stands under; where an alias is explained, the former names the alias at the
+thing's name. So the first step of two is done before the last block, which does the second.
 Runs on a GPU as it is, where there is one.
 """
 import argparse
@@ -24,7 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from model import Config, Model, rms
-from recalltext import ANSWER, FIRST, QUESTION, TEXT, Writer
+from recalltext import ANSWER, FIRST, FIRST_HOP, QUESTION, SECOND_HOP, TEXT, Writer
 from train import Muon, average_gradients
 
 BATCH = 8192  # tokens a step, over all workers
@@ -33,27 +34,41 @@ LR_MUON, LR_ADAM = 0.01, 0.002
 
 
 def batch(writer, n, length, hard, device):
-    """Ids and counts, [n][length + 1], and the names as (place in all inputs, token)."""
+    """Ids and counts, [n][length + 1], the questions' kinds, and {block: its marks as (place in all
+    inputs, token)}."""
     rows = [writer.sample(length + 1, hard) for _ in range(n)]
-    names = [(i * length + at - back, t) for i, row in enumerate(rows) for at, name in row[2]
-             for back in (1, 2) for t in name if at > 1]
+    kinds = [kind for row in rows for kind in row[2]]
+    marks = {depth: [(0, 0)] for depth in (FIRST_HOP, SECOND_HOP)}
+    for i, row in enumerate(rows):
+        for depth, a, b, name in row[3]:
+            marks[depth] += [(i * length + at, t) for at in range(max(a, 0), min(b, length))
+                             for t in name]
     ids = torch.tensor([r[0] for r in rows], device=device)
-    return ids, torch.tensor([r[1] for r in rows], device=device), names
+    return ids, torch.tensor([r[1] for r in rows], device=device), kinds, marks
 
 
-def naming_loss(naming, model, before, names):
-    """Mean -log p of the names' tokens, from the input of the last block."""
-    at, want = torch.tensor(names, device=before.device).T
-    h = naming(rms(before.reshape(-1, model.c.dim)[at], naming.gain, model.c.eps))
-    return F.cross_entropy(F.linear(h, model.token_embd.weight).float(), want)
+class Naming(nn.Module):
+    """Names what the input of a block knows of."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.c, self.gain = c, nn.Parameter(torch.ones(c.dim))
+        self.out = nn.Linear(c.dim, c.dim, bias=False)
+        nn.init.eye_(self.out.weight)
+
+    def forward(self, x, embedding, marks):
+        """Mean -log p of the marks' tokens."""
+        at, want = torch.tensor(marks, device=x.device).T
+        h = self.out(rms(x.reshape(-1, self.c.dim)[at], self.gain, self.c.eps))
+        return F.cross_entropy(F.linear(h, embedding).float(), want)
 
 
-def losses(model, naming, ids, counts, names, chunk=2048):
-    """Mean -log p of text and of answers (and of names), and how many answers are right, first
-    and whole."""
+def losses(model, naming, ids, counts, marks, chunk=2048):
+    """Mean -log p of text, of answers and of what naming names, and for every question whether the
+    answer's first token is right and whether all of them are."""
     device = "cuda" if ids.is_cuda else "cpu"
     with torch.autocast(device, dtype=torch.bfloat16):
-        h, before = model(ids[:, :-1], tap=True)
+        h, inputs = model(ids[:, :-1], tap=True)
         h = h.reshape(-1, model.c.dim)
         want, what = ids[:, 1:].reshape(-1), counts[:, 1:].reshape(-1)
         nll, right = [], []
@@ -61,9 +76,8 @@ def losses(model, naming, ids, counts, names, chunk=2048):
             logits = F.linear(h[i:i + chunk], model.token_embd.weight).float()
             nll.append(F.cross_entropy(logits, want[i:i + chunk], reduction="none"))
             right.append(logits.detach().argmax(-1) == want[i:i + chunk])
-        name = None
-        if naming:
-            name = naming_loss(naming, model, before, names or [(0, 0)])
+        named = [n(inputs[int(depth)], model.token_embd.weight, marks[int(depth)])
+                 for depth, n in naming.items()]
     nll, right = torch.cat(nll), torch.cat(right)
     answer, first = (what == ANSWER) | (what == FIRST), what == FIRST
     text = (what == TEXT).float() + 0.3 * (what == QUESTION).float()
@@ -71,10 +85,7 @@ def losses(model, naming, ids, counts, names, chunk=2048):
     number = (torch.cumsum(first.long(), 0) * answer)[answer]
     wrong = torch.zeros(int(first.sum()) + 1, device=ids.device)
     wrong.scatter_add_(0, number, (~right[answer]).float())
-    exact = (wrong[1:] == 0).float().mean() if len(wrong) > 1 else torch.zeros(())
-    loss = nll[answer].mean()
-    return ((nll * text).sum() / text.sum(), loss, loss if name is None else loss + 0.5 * name,
-            right[first].float().mean(), exact)
+    return ((nll * text).sum() / text.sum(), nll[answer].mean(), named, right[first].cpu().numpy(), (wrong[1:] == 0).cpu().numpy())
 
 
 def train(rank, a):
@@ -90,26 +101,26 @@ def train(rank, a):
         writer.favour(kind)
     model = Model(Config(ctx=2048)).to(device)
     model.load_state_dict(torch.load(a.work / f"{a.start}.pt", map_location=device))
-    naming, trained = None, model
-    if a.hard:
-        torch.manual_seed(0)
-        naming = nn.Linear(model.c.dim, model.c.dim, bias=False).to(device)
-        naming.gain = nn.Parameter(torch.ones(model.c.dim, device=device))
-        trained = nn.ModuleDict({"model": model, "naming": naming})
-    muon = Muon([p for n, p in model.named_parameters() if p.dim() == 2 and n.startswith("blk.")],
+    naming = nn.ModuleDict({str(depth): Naming(model.c).to(device)
+                            for depth in (FIRST_HOP, SECOND_HOP) if a.hard})
+    before = a.work / f"{a.start}.state"
+    if naming and before.exists():  # of a hard model: what named things there goes on
+        naming.load_state_dict(
+            torch.load(before, map_location=device, weights_only=False)["naming"], strict=False)
+    trained = nn.ModuleDict({"model": model, "naming": naming})
+    muon = Muon([p for n, p in trained.named_parameters() if p.dim() == 2 and "embd" not in n],
                 True)
     mine = {id(p) for p in muon.params}
     adam = torch.optim.Adam([p for p in trained.parameters() if id(p) not in mine],
                             lr=LR_ADAM, betas=(0.9, 0.98))
-    stage, step, tokens, gone, mean = 0, 0, 0, 0.0, None
+    stage, step, tokens, gone, mean, by_kind = 0, 0, 0, 0.0, None, {}
     if a.stage is not None:
         stage = a.stage
     if a.resume:
         s = torch.load(a.work / f"{a.out}.state", map_location=device, weights_only=False)
         model.load_state_dict(s["model"])
         adam.load_state_dict(s["adam"])
-        if naming:
-            naming.load_state_dict(s["naming"])
+        naming.load_state_dict(s["naming"])
         for m, saved in zip(muon.momentum, s["muon"]):
             m.copy_(saved)
         stage, step, tokens, gone, mean = (
@@ -125,7 +136,7 @@ def train(rank, a):
         torch.save(plain, a.work / f"{a.out}.pt.new")
         (a.work / f"{a.out}.pt.new").rename(a.work / f"{a.out}.pt")
         torch.save({"model": plain, "adam": adam.state_dict(), "muon": muon.momentum,
-                    "naming": naming.state_dict() if naming else None, "stage": stage,
+                    "naming": naming.state_dict(), "stage": stage,
                     "step": step, "tokens": tokens, "mean": mean, "gone": time.time() - start},
                    a.work / f"{a.out}.state")
 
@@ -137,13 +148,14 @@ def train(rank, a):
             break
         pick = np.random.default_rng([11, step])
         length = STAGES[stage][0]
-        if stage and pick.random() < 0.4:
-            length = STAGES[int(pick.integers(0, stage))][0]
-        ids, counts, names = batch(writer, max(1, BATCH // a.workers // length), length, a.hard,
-                                   device)
-        text, answer, both, first, exact = losses(model, naming, ids, counts, names)
+        shortest = int(a.hard)  # too short for many facts
+        if stage > shortest and pick.random() < 0.4:
+            length = STAGES[int(pick.integers(shortest, stage))][0]
+        ids, counts, kinds, marks = batch(writer, max(1, BATCH // a.workers // length), length,
+                                          a.hard, device)
+        text, answer, named, first, exact = losses(model, naming, ids, counts, marks)
         trained.zero_grad(set_to_none=True)
-        (0.5 * text + both).backward()
+        (0.5 * text + answer + 0.5 * sum(named)).backward()
         average_gradients(trained, a.workers)
         rate = min(1, (step + 1) / 30) * min(1, max(0.02, (1 - part) / 0.6))
         rate *= a.lr
@@ -152,7 +164,9 @@ def train(rank, a):
             group["lr"] = LR_ADAM * rate
         adam.step()
         step, tokens = step + 1, tokens + BATCH
-        now = np.array([text.item(), answer.item(), first.item(), exact.item()])
+        now = np.array([text.item(), answer.item(), first.mean(), exact.mean()])
+        for kind, whole in zip(kinds, exact):
+            by_kind[kind] = 0.98 * by_kind.get(kind, 0.0) + 0.02 * whole
         mean = now if mean is None else 0.95 * mean + 0.05 * now
         if stage + 1 < len(STAGES) and (part > STAGES[stage][1] or mean[3] > 0.9):
             stage += 1
@@ -161,7 +175,9 @@ def train(rank, a):
             fields = {"step": step, "seconds": round(spent), "tokens": tokens, "length": length,
                       "stage": STAGES[stage][0], "text": round(mean[0], 3),
                       "answer": round(mean[1], 3), "first": round(mean[2], 3),
-                      "exact": round(mean[3], 3), "tokens_per_s": round(tokens / spent)}
+                      "exact": round(mean[3], 3), "named": [round(n.item(), 3) for n in named],
+                      "tokens_per_s": round(tokens / spent),
+                      "kinds": {k: round(float(v), 3) for k, v in sorted(by_kind.items())}}
             print(json.dumps(fields), flush=True)
             print(json.dumps(fields), file=log, flush=True)
         if rank == 0 and time.time() - saved > 120:

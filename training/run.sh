@@ -37,7 +37,9 @@ if [ ! -e "$work/model.done" ]; then
 fi
 recall main --from model --minutes 38
 recall last --from main --favour quote --stage 3 --lr 0.35 --minutes 6
-recall hard --from last --hard --favour hop --stage 2 --minutes 15 --seed 9
+recall joined --from last --hard --favour hop --favour steps --stage 1 --minutes 50 --seed 9
+recall hard --from joined --hard --favour hop --favour steps --stage 3 --lr 0.4 --minutes 8 \
+	--seed 10
 "$python" "$here/export.py" "$work" "$work/palimpsest-5m.gguf" --weights last
 "$python" "$here/export.py" "$work" "$work/palimpsest-5m-hard.gguf" --weights hard
 "$python" "$here/evaluate.py" "$work" last | tee "$work/evaluation.jsonl"

@@ -48,6 +48,7 @@ static const pal__option options[] = {
 };
 
 struct chat {
+	pal_drafter *drafter; /* or NULL */
 	pal__terminal *terminal;
 	pal__conversation conversation;
 	pal_model_info info;
@@ -88,7 +89,7 @@ static pal_status show_stats(struct chat *c, const char *arg, pal_error *err)
 {
 	const pal__turn *t = &c->last;
 	size_t read = t->n_prompt - t->n_reused;
-	char kv[32], scratch[32], peak[32], memory[PAL__MEMORY_TEXT];
+	char kv[32], scratch[32], peak[32], memory[PAL__MEMORY_TEXT], drafts[PAL__DRAFT_TEXT];
 	(void)arg, (void)err;
 	fprintf(stderr, "context   %lld of %lld tokens\n",
 		(long long)pal_session_length(c->conversation.session),
@@ -96,10 +97,11 @@ static pal_status show_stats(struct chat *c, const char *arg, pal_error *err)
 	if (t->result.n_tokens)
 		fprintf(stderr,
 			"last turn %zu tokens read (%.1f tok/s), %zu kept; %lld generated "
-			"(%.1f tok/s)\n",
+			"(%.1f tok/s%s)\n",
 			read, t->prompt_s > 0 ? (double)read / t->prompt_s : 0, t->n_reused,
 			(long long)t->result.n_tokens,
-			t->result.seconds > 0 ? (double)t->result.n_tokens / t->result.seconds : 0);
+			t->result.seconds > 0 ? (double)t->result.n_tokens / t->result.seconds : 0,
+			pal__draft_text(c->drafter, &t->result, drafts));
 	fprintf(stderr, "memory    peak %s; K/V %s, scratch %s%s\n",
 		pal__human_bytes(pal__process_memory("VmHWM"), peak),
 		pal__human_bytes(c->kv_bytes, kv), pal__human_bytes(c->scratch_bytes, scratch),
@@ -233,7 +235,8 @@ static pal_status ask(struct chat *c, const char *text, pal_error *err)
 	const pal_generate_options o = {.sampling = sampling,
 					.max_tokens = n_predict,
 					.stops = stops.items,
-					.n_stops = stops.n};
+					.n_stops = stops.n,
+					.drafter = c->drafter};
 	const pal__turn_calls calls = {on_progress, on_text, c};
 	pal__turn turn;
 	pal__interrupted(true);
@@ -354,7 +357,10 @@ static pal_status with_model(struct chat *c, pal_error *err)
 		s = pal_session_open(model, &o, &c->conversation.session, err);
 	if (s)
 		return s;
-	s = with_session(c, err);
+	s = pal__engine_drafter(&engine, model, &c->drafter, err);
+	if (!s)
+		s = with_session(c, err);
+	pal_drafter_close(c->drafter);
 	pal__conversation_free(&c->conversation);
 	pal_session_close(c->conversation.session);
 	return s;

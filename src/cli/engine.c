@@ -31,9 +31,6 @@ static pal_status bytes_of(const char *option, const char *text, uint64_t *out, 
 pal_status pal__engine_check(const pal__engine *e, pal_error *err)
 {
 	uint64_t bytes;
-	if (strcmp(e->draft, "none"))
-		return pal__fail(err, PAL_EUNSUPPORTED,
-				 "--draft %s: not available yet; this version has: none", e->draft);
 	pal_status s = bytes_of("kv-budget", e->kv_budget, &bytes, err);
 	return s ? s : bytes_of("disk-budget", e->disk_budget, &bytes, err);
 }
@@ -111,6 +108,52 @@ pal_session_options pal__engine_session(const pal__engine *e, int64_t n_ctx)
 	bytes_of("kv-budget", e->kv_budget, &o.kv_budget, NULL);
 	bytes_of("disk-budget", e->disk_budget, &o.disk_budget, NULL);
 	return o;
+}
+
+pal_status pal__engine_drafter(const pal__engine *e, pal_model *model, pal_drafter **out,
+			       pal_error *err)
+{
+	const pal_drafter_options o = {
+		.source = e->draft, .max_draft = (int)e->max_draft, .cache_dir = e->cache_dir};
+	*out = NULL;
+	return strcmp(e->draft, "none") ? pal_drafter_open(model, &o, out, err) : PAL_OK;
+}
+
+void pal__draft_json(const pal_drafter *d, const pal_generate_result *r, json_t *to)
+{
+	json_t *by_source = json_array();
+	pal_draft_stats t;
+	for (size_t i = 0; d && pal_drafter_stats(d, i, &t); i++)
+		json_array_append_new(by_source,
+				      json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:f}", "source",
+						t.source, "proposals", (json_int_t)t.proposals,
+						"drafted", (json_int_t)t.drafted, "accepted",
+						(json_int_t)t.accepted, "guessed",
+						(json_int_t)t.guessed, "right", (json_int_t)t.right,
+						"propose_s", t.seconds));
+	json_t *all = json_pack("{s:I, s:I, s:I, s:o}", "forwards", (json_int_t)r->forwards,
+				"drafted", (json_int_t)r->drafted, "accepted",
+				(json_int_t)r->accepted, "sources", by_source);
+	json_object_update(to, all);
+	json_decref(all);
+}
+
+const char *pal__draft_text(const pal_drafter *d, const pal_generate_result *r,
+			    char text[PAL__DRAFT_TEXT])
+{
+	pal_draft_stats t;
+	text[0] = 0;
+	if (!r->drafted)
+		return text;
+	int n = snprintf(text, PAL__DRAFT_TEXT, "; drafted %lld, kept %lld (",
+			 (long long)r->drafted, (long long)r->accepted);
+	for (size_t i = 0; pal_drafter_stats(d, i, &t) && n < PAL__DRAFT_TEXT; i++)
+		n += snprintf(text + n, PAL__DRAFT_TEXT - (size_t)n, "%s%s %llu of %llu",
+			      i ? ", " : "", t.source, (unsigned long long)t.accepted,
+			      (unsigned long long)t.drafted);
+	if (n < PAL__DRAFT_TEXT)
+		snprintf(text + n, PAL__DRAFT_TEXT - (size_t)n, ")");
+	return text;
 }
 
 bool pal__engine_bounded(const pal__engine *e)

@@ -7,7 +7,7 @@
 #include "cli/options.h"
 
 typedef struct {
-	int64_t threads, batch, ctx; /* 0: the default */
+	int64_t threads, batch, ctx, max_draft; /* 0: the default */
 	const char *isa, *kv_type, *kv, *draft, *cache_dir;
 	/* Of a bounded session; 0 and NULL: the default. */
 	int64_t sink, window, slots, left, rounds, round_chunks;
@@ -18,7 +18,7 @@ typedef struct {
 } pal__engine;
 
 /* clang-format off */
-#define PAL__ENGINE_DEFAULTS {.kv_type = "i16", .kv = "full", .draft = "none",                     \
+#define PAL__ENGINE_DEFAULTS {.kv_type = "i16", .kv = "full", .draft = "auto",                     \
 	.positions = "compact", .source = "recompute", .spill_type = "f16"}
 
 /* Entries of an option table for the fields of e. */
@@ -68,7 +68,10 @@ typedef struct {
 	PAL__OPTIONS_BOUNDED(e)
 #define PAL__OPTION_DRAFT(e)                                                                       \
 	PAL__TEXT("draft", 0, &(e).draft, "SOURCE",                                                \
-		  "where drafts come from (default and, so far, only: none)")
+		  "where drafts come from, which make it faster and nothing else: auto\n"           \
+		  "(default: ngram and suffix), none, ngram, suffix[:CORPUS],\n"                    \
+		  "model:FILE, exit:LAYERS, mix:SOURCE,SOURCE..."),                                \
+	PAL__INT("max-draft", 0, &(e).max_draft, 1, 32, "tokens of a draft at most (default 16)")
 #define PAL__OPTION_CACHE_DIR(e)                                                                   \
 	PAL__TEXT("cache-dir", 0, &(e).cache_dir, "DIR",                                           \
 		  "keep repacked weights in DIR: later starts are faster")
@@ -101,7 +104,7 @@ typedef struct {
 		    "let the model think before it answers, if its template can")
 /* clang-format on */
 
-/* Whether texts are what they should be, and for what this version has not. */
+/* Whether texts are what they should be. */
 pal_status pal__engine_check(const pal__engine *e, pal_error *err);
 
 /* Opens the model with a progress bar, and says what its cache has to say. seconds: what it took,
@@ -112,6 +115,17 @@ pal_status pal__engine_model(const pal__engine *e, const char *path, pal_model *
 /* The options of a session of n_ctx tokens, to open it or to ask for its size.
  */
 pal_session_options pal__engine_session(const pal__engine *e, int64_t n_ctx);
+
+/* The drafter that --draft names; NULL: none. */
+pal_status pal__engine_drafter(const pal__engine *e, pal_model *model, pal_drafter **out,
+			       pal_error *err);
+
+/* What drafting did, into the JSON object `to`; and for people: "; drafted 9, kept 7 (ngram 5 of 6,
+ * suffix 2 of 3)". */
+#define PAL__DRAFT_TEXT 512
+void pal__draft_json(const pal_drafter *d, const pal_generate_result *r, json_t *to);
+const char *pal__draft_text(const pal_drafter *d, const pal_generate_result *r,
+			    char text[PAL__DRAFT_TEXT]);
 
 /* Whether sessions evict: --kv window or restored, without --exact-full-layers. */
 bool pal__engine_bounded(const pal__engine *e);

@@ -7,12 +7,12 @@
 #include "cli/output.h"
 
 static const pal__command *const commands[] = {
-	&pal__command_run,    &pal__command_chat,    &pal__command_tokenize,
-	&pal__command_logits, &pal__command_inspect, &pal__command_bench,
+	&pal__command_run,     &pal__command_chat,   &pal__command_tokenize, &pal__command_logits,
+	&pal__command_inspect, &pal__command_bench,
 #ifdef PAL_WITH_FIT
 	&pal__command_fit,
 #endif
-	&pal__command_corpus, &pal__command_recall,  &pal__command_check,
+	&pal__command_corpus,  &pal__command_recall, &pal__command_map,      &pal__command_check,
 };
 
 #define N_COMMANDS (sizeof commands / sizeof *commands)

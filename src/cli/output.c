@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -58,6 +59,33 @@ pal_status pal__out_json(json_t *object, pal_error *err)
 	pal_status s = pal__out_write(text, strlen(text), err);
 	free(text);
 	return s ? s : pal__out_write("\n", 1, err);
+}
+
+pal_status pal__out_evidence(const json_t *evidence, pal_error *err)
+{
+	char *text = json_dumps(evidence, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
+	if (!text)
+		return pal__fail_memory(err, "the JSON report", 0);
+	pal_status s = pal__out_write(text, strlen(text), err);
+	free(text);
+	return s ? s : pal__out_write("\n", 1, err);
+}
+
+pal_status pal__write_evidence(const char *path, const json_t *evidence, pal__page page,
+			       pal_error *err)
+{
+	FILE *f = fopen(path, "we");
+	if (!f)
+		return pal__fail(err, PAL_EIO, "%s: cannot be written: %s", path, strerror(errno));
+	pal_status s = PAL_OK;
+	if (page)
+		s = page(f, path, evidence, err);
+	else if (json_dumpf(evidence, f, JSON_COMPACT | JSON_REAL_PRECISION(17)) != 0 ||
+		 fflush(f) != 0)
+		s = pal__fail(err, PAL_EIO, "%s: cannot be written: %s", path, strerror(errno));
+	if (fclose(f) != 0 && !s)
+		s = pal__fail(err, PAL_EIO, "%s: cannot be written: %s", path, strerror(errno));
+	return s;
 }
 
 pal_status pal__out_other(const char *out, const char *read, pal_error *err)
@@ -210,4 +238,42 @@ json_t *pal__json_model(const char *path, const pal_model_info *info)
 			 hash, "parameters", (json_int_t)info->n_params, "weight_bytes",
 			 (json_int_t)info->weight_bytes, "isa", info->isa, "n_vocab", info->n_vocab,
 			 "from_cache", info->from_cache);
+}
+
+json_t *pal__json_evidence(const char *format, const char *path, const pal_model_info *info,
+			   const char *kv_type)
+{
+	char date[32];
+	time_t now = time(NULL);
+	struct tm utc;
+	gmtime_r(&now, &utc);
+	strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &utc);
+	return json_pack("{s:s, s:s, s:o, s:o, s:o, s:i, s:s}", "format", format, "date", date,
+			 "machine", pal__json_machine(), "build", pal__json_build(), "model",
+			 pal__json_model(path, info), "threads", info->n_threads, "kv_type",
+			 kv_type);
+}
+
+static const char *word(const json_t *j, const char *name)
+{
+	return json_string_value(json_object_get(j, name));
+}
+
+static double number(const json_t *j, const char *name)
+{
+	return json_number_value(json_object_get(j, name));
+}
+
+pal_status pal__map_line(const json_t *f, pal_error *err)
+{
+	char line[1024];
+	int n = snprintf(line, sizeof line,
+			 "%-7s %-8s %-8s %-12s %5.2fx (%.2f to %.2f)  %6.1f tok/s, plain %.1f  "
+			 "accepted %.2f (%.2f to %.2f)  %.2f a forward  %s\n",
+			 word(f, "isa"), word(f, "workload"), word(f, "mode"), word(f, "drafter"),
+			 number(f, "speedup"), number(f, "speedup_low"), number(f, "speedup_high"),
+			 number(f, "tok_s"), number(f, "plain_tok_s"), number(f, "acceptance"),
+			 number(f, "low"), number(f, "high"), number(f, "tokens_per_forward"),
+			 word(f, "verdict"));
+	return pal__out_write(line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1, err);
 }

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/status.h"
 
@@ -24,6 +25,13 @@ bool pal__out_closed(void); /* whether it failed because the reader is gone */
 
 /* Prints a JSON object with a newline, and lets go of it. NULL: PAL_ENOMEM. */
 pal_status pal__out_json(json_t *object, pal_error *err);
+
+/* Evidence, with every digit of its numbers, to standard output; and to a file, or a page about it.
+ * page: NULL: the evidence itself. Errors: PAL_EIO, PAL_ENOMEM. */
+typedef pal_status (*pal__page)(FILE *to, const char *name, const json_t *evidence, pal_error *err);
+pal_status pal__out_evidence(const json_t *evidence, pal_error *err);
+pal_status pal__write_evidence(const char *path, const json_t *evidence, pal__page page,
+			       pal_error *err);
 
 /* PAL_EINVAL if the file to write, `out`, is one that is read: that would be the end of both. */
 pal_status pal__out_other(const char *out, const char *read, pal_error *err);
@@ -49,5 +57,12 @@ json_t *pal__json_ids(const int32_t *ids, size_t n);
 json_t *pal__json_machine(void);
 json_t *pal__json_build(void);
 json_t *pal__json_model(const char *path, const pal_model_info *info);
+
+/* All of these, with format, date, threads and kv_type: how evidence begins. NULL: no memory. */
+json_t *pal__json_evidence(const char *format, const char *path, const pal_model_info *info,
+			   const char *kv_type);
+
+/* One of the figures of a value map, as a line of standard output. */
+pal_status pal__map_line(const json_t *figure, pal_error *err);
 
 #endif

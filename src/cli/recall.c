@@ -1,11 +1,9 @@
 /* pal recall: whether a model remembers what was evicted. */
 #include "eval/recall.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "cli/command.h"
 #include "cli/engine.h"
@@ -127,19 +125,6 @@ static pal_status fill_plan(const pal__tasks *tasks, const pal_model_info *info,
 	return s;
 }
 
-static json_t *head(const char *path, const pal_model_info *info)
-{
-	char date[32];
-	time_t now = time(NULL);
-	struct tm utc;
-	gmtime_r(&now, &utc);
-	strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &utc);
-	json_t *model = pal__json_model(path, info);
-	return json_pack("{s:s, s:s, s:o, s:o, s:o, s:i, s:s}", "format", PAL__EVIDENCE_FORMAT,
-			 "date", date, "machine", pal__json_machine(), "build", pal__json_build(),
-			 "model", model, "threads", info->n_threads, "kv_type", engine.kv_type);
-}
-
 static const char *word(const json_t *j, const char *name)
 {
 	return json_string_value(json_object_get(j, name));
@@ -148,17 +133,6 @@ static const char *word(const json_t *j, const char *name)
 static double number(const json_t *j, const char *name)
 {
 	return json_number_value(json_object_get(j, name));
-}
-
-/* Every digit of the numbers, so that it is evidence, too. */
-static pal_status print_json(const json_t *e, pal_error *err)
-{
-	char *text = json_dumps(e, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
-	if (!text)
-		return pal__fail_memory(err, "the JSON report", 0);
-	pal_status s = pal__out_write(text, strlen(text), err);
-	free(text);
-	return s ? s : pal__out_write("\n", 1, err);
 }
 
 static pal_status print_table(const json_t *e, pal_error *err)
@@ -196,21 +170,6 @@ static pal_status print_table(const json_t *e, pal_error *err)
 	return s;
 }
 
-static pal_status write_file(const char *path, const json_t *e, bool page, pal_error *err)
-{
-	FILE *f = fopen(path, "we");
-	if (!f)
-		return pal__fail(err, PAL_EIO, "%s: cannot be written: %s", path, strerror(errno));
-	pal_status s = PAL_OK;
-	if (page)
-		s = pal__report_write(f, path, e, err);
-	else if (json_dumpf(e, f, JSON_COMPACT | JSON_REAL_PRECISION(17)) != 0 || fflush(f) != 0)
-		s = pal__fail(err, PAL_EIO, "%s: cannot be written: %s", path, strerror(errno));
-	if (fclose(f) != 0 && !s)
-		s = pal__fail(err, PAL_EIO, "%s: cannot be written: %s", path, strerror(errno));
-	return s;
-}
-
 static void on_progress(void *user, uint64_t done, uint64_t total)
 {
 	pal__bar_update(user, done, total);
@@ -227,11 +186,11 @@ static pal_status measure(pal_model *model, const pal__tasks *tasks, json_t *e, 
 	if (!s)
 		s = pal__evidence_finish(e, err);
 	if (!s && out_path)
-		s = write_file(out_path, e, false, err);
+		s = pal__write_evidence(out_path, e, NULL, err);
 	if (!s && report_path)
-		s = write_file(report_path, e, true, err);
+		s = pal__write_evidence(report_path, e, pal__report_write, err);
 	if (!s)
-		s = json ? print_json(e, err) : print_table(e, err);
+		s = json ? pal__out_evidence(e, err) : print_table(e, err);
 	return s;
 }
 
@@ -252,7 +211,7 @@ static pal_status run(const char *path, pal_error *err)
 		s = fill_plan(tasks, &info, err);
 	}
 	if (!s) {
-		json_t *e = head(path, &info);
+		json_t *e = pal__json_evidence(PAL__EVIDENCE_FORMAT, path, &info, engine.kv_type);
 		s = e ? measure(model, tasks, e, err) : pal__fail_memory(err, "the evidence", 0);
 		json_decref(e);
 	}

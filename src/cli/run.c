@@ -59,6 +59,7 @@ struct run {
 	size_t n_text, text_cap;
 	uint64_t kv_bytes, scratch_bytes;
 	double load_s, prompt_s;
+	pal_drafter *drafter;
 	pal_generate_result result;
 	pal__bar bar;
 	pal_error error; /* of the callback */
@@ -216,6 +217,7 @@ static pal_status generate(struct run *r, pal_session *s, pal_error *err)
 					.stops = stops.items,
 					.n_stops = stops.n,
 					.ignore_end = ignore_end,
+					.drafter = r->drafter,
 					.on_token = on_token,
 					.user = r};
 	status = pal_generate(s, &o, &r->result, err);
@@ -271,28 +273,32 @@ static pal_status report_json(const struct run *r, const pal_session *s, pal_err
 		"weight_bytes", (json_int_t)r->info.weight_bytes, "kv_bytes",
 		(json_int_t)r->kv_bytes, "scratch_bytes", (json_int_t)r->scratch_bytes);
 	pal__memory_json(s, memory);
-	return pal__out_json(
-		json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o}", "machine",
-			  pal__json_machine(), "build", pal__json_build(), "model",
-			  pal__json_model(r->path, &r->info), "parameters", json_parameters(r),
-			  "prompt_ids", pal__json_ids(r->prompt, r->n_prompt), "ids",
-			  pal__json_ids(log, n), "text",
-			  pal__json_text(r->text ? r->text : "", r->n_text), "stop",
-			  stop_name(r->result.stop), "timings", timings, "memory", memory),
-		err);
+	json_t *drafts = json_object();
+	pal__draft_json(r->drafter, &r->result, drafts);
+	return pal__out_json(json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o}",
+				       "machine", pal__json_machine(), "build", pal__json_build(),
+				       "model", pal__json_model(r->path, &r->info), "parameters",
+				       json_parameters(r), "prompt_ids",
+				       pal__json_ids(r->prompt, r->n_prompt), "ids",
+				       pal__json_ids(log, n), "text",
+				       pal__json_text(r->text ? r->text : "", r->n_text), "stop",
+				       stop_name(r->result.stop), "timings", timings, "memory",
+				       memory, "drafts", drafts),
+			     err);
 }
 
 static void report_figures(const struct run *r, const pal_session *s)
 {
-	char peak[32], kv[32], memory[PAL__MEMORY_TEXT];
+	char peak[32], kv[32], memory[PAL__MEMORY_TEXT], drafts[PAL__DRAFT_TEXT];
 	fprintf(stderr,
 		"pal: prompt %zu tokens, %.2f s, %.1f tok/s; generated %lld, %.2f s, %.1f tok/s; "
-		"peak memory %s, K/V %s%s\n",
+		"peak memory %s, K/V %s%s%s\n",
 		r->n_prompt, r->prompt_s, rate((double)r->n_prompt, r->prompt_s),
 		(long long)r->result.n_tokens, r->result.seconds,
 		rate((double)r->result.n_tokens, r->result.seconds),
 		pal__human_bytes(pal__process_memory("VmHWM"), peak),
-		pal__human_bytes(r->kv_bytes, kv), pal__memory_text(&engine, s, memory));
+		pal__human_bytes(r->kv_bytes, kv), pal__memory_text(&engine, s, memory),
+		pal__draft_text(r->drafter, &r->result, drafts));
 }
 
 static pal_status with_session(struct run *r, pal_session *s, pal_error *err)
@@ -326,7 +332,10 @@ static pal_status with_model(struct run *r, pal_error *err)
 		s = pal_session_open(r->model, &o, &session, err);
 	if (s)
 		return s;
-	s = with_session(r, session, err);
+	s = pal__engine_drafter(&engine, r->model, &r->drafter, err);
+	if (!s)
+		s = with_session(r, session, err);
+	pal_drafter_close(r->drafter);
 	pal_session_close(session);
 	return s;
 }

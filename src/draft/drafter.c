@@ -13,7 +13,7 @@
 #include "base/newfile.h"
 
 #define MOST 16           /* tokens of a draft */
-#define WINDOW 65536      /* tokens that sources of text remember */
+#define WINDOW 32768      /* tokens that sources of text remember */
 #define MODEL_WINDOW 2048 /* positions that a small model sees */
 #define CACHE_FORMAT "palimpsest-passes-1"
 

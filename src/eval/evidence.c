@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "eval/seal.h"
 
 #define MAX_WHOLE ((int64_t)1 << 53)
 #define MAX_LIVE ((int64_t)1 << 40) /* so that sums of a file's counts fit */
@@ -795,28 +796,6 @@ static json_t *verdicts(const struct evidence *e)
 	return all;
 }
 
-static int add_bytes(const char *bytes, size_t n, void *hash)
-{
-	uint64_t *h = hash;
-	for (size_t i = 0; i < n; i++)
-		*h = (*h ^ (uint8_t)bytes[i]) * 0x100000001b3u;
-	return 0;
-}
-
-/* FNV-1a, 64 bits, of everything but "sum" itself: compact, keys sorted. */
-static json_t *sum_of(const json_t *root)
-{
-	uint64_t hash = 0xcbf29ce484222325u;
-	char hex[17];
-	json_t *rest = json_copy((json_t *)root);
-	json_object_del(rest, "sum");
-	int failed = json_dump_callback(rest, add_bytes, &hash,
-					JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
-	json_decref(rest);
-	snprintf(hex, sizeof hex, "%016" PRIx64, hash);
-	return failed ? NULL : json_string(hex);
-}
-
 /* --- the two ways ------------------------------------------------------------------------ */
 
 static pal_status read_all(struct evidence *e)
@@ -833,10 +812,11 @@ pal_status pal__evidence_finish(json_t *evidence, pal_error *err)
 	pal_status s = read_all(&e);
 	bool done = !s && json_object_set_new(evidence, "figures", figures(&e)) == 0 &&
 		    json_object_set_new(evidence, "agreement", agreement(&e)) == 0 &&
-		    json_object_set_new(evidence, "verdicts", verdicts(&e)) == 0 &&
-		    json_object_set_new(evidence, "sum", sum_of(evidence)) == 0;
+		    json_object_set_new(evidence, "verdicts", verdicts(&e)) == 0;
 	pal__free(e.cells);
-	return s || done ? s : pal__fail_memory(err, "the figures", 0);
+	if (!s && !done)
+		s = pal__fail_memory(err, "the figures", 0);
+	return s ? s : pal__seal(evidence, err);
 }
 
 /* The first of list `have` that is not as in `want`, named by arm, kind and length. */
@@ -872,34 +852,5 @@ pal_status pal__evidence_check(const char *name, json_t *evidence, pal_error *er
 	if (!s)
 		s = compare(&e, "verdicts", verdicts(&e));
 	pal__free(e.cells);
-	if (s)
-		return s;
-	json_t *sum = sum_of(evidence);
-	if (!sum)
-		return pal__fail_memory(err, "the sum", 0);
-	if (!json_equal(sum, json_object_get(evidence, "sum")))
-		s = bad(&e, "sum is not that of the file: it was changed after it was written");
-	json_decref(sum);
-	return s;
-}
-
-pal_status pal__evidence_parse(const char *name, const char *text, size_t n, json_t **out,
-			       pal_error *err)
-{
-	json_error_t e;
-	if (!n)
-		return pal__fail(err, PAL_EFORMAT, "%s: it is empty", name);
-	json_t *j = json_loadb(text, n, JSON_REJECT_DUPLICATES, &e);
-	/* What is wrong with the text, jansson says; that memory ran out, it may not. */
-	if (!j && (e.line < 0 || json_error_code(&e) == json_error_out_of_memory))
-		return pal__fail_memory(err, name, n);
-	if (!j)
-		return pal__fail(err, PAL_EFORMAT, "%s: line %d: %s", name, e.line, e.text);
-	pal_status s = pal__evidence_check(name, j, err);
-	if (s) {
-		json_decref(j);
-		return s;
-	}
-	*out = j;
-	return PAL_OK;
+	return s ? s : pal__seal_check(name, evidence, err);
 }

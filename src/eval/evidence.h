@@ -48,8 +48,4 @@ pal_status pal__evidence_finish(json_t *evidence, pal_error *err);
  * those that follow from them. name: in messages. Errors: PAL_EFORMAT, PAL_ENOMEM. */
 pal_status pal__evidence_check(const char *name, json_t *evidence, pal_error *err);
 
-/* Reads text[n] and checks it. *out: to be given back with json_decref. */
-pal_status pal__evidence_parse(const char *name, const char *text, size_t n, json_t **out,
-			       pal_error *err);
-
 #endif

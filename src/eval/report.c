@@ -35,8 +35,7 @@ static const char *word(const json_t *j, const char *name)
 	return text ? text : "";
 }
 
-/* Text in HTML. */
-static void put(FILE *to, const char *text)
+void pal__html_put(FILE *to, const char *text)
 {
 	for (; *text; text++) {
 		const char *as = *text == '<'   ? "&lt;"
@@ -113,7 +112,7 @@ static void name_series(struct plot *p, const char *name)
 	if (y < HEIGHT - 4) {
 		fprintf(p->to, "<text x=\"%d\" y=\"%.1f\" fill=\"%s\">", WIDTH - RIGHT + 16, y + 4,
 			colour(p));
-		put(p->to, name);
+		pal__html_put(p->to, name);
 		fputs("</text>\n", p->to);
 	}
 	p->series++;
@@ -133,7 +132,7 @@ static void plot_recall(struct plot *p, const json_t *e, const char *kind)
 	json_t *arm, *f;
 	snprintf(title, sizeof title, "Recall against length: ");
 	fprintf(p->to, "<h2>%s", title);
-	put(p->to, kind);
+	pal__html_put(p->to, kind);
 	fputs("</h2>\n", p->to);
 	p->title = "";
 	p->unit = "";
@@ -241,9 +240,9 @@ static void table_figures(FILE *to, const json_t *e)
 	{
 		double n = number(f, "n");
 		fputs("<tr><td>", to);
-		put(to, word(f, "arm"));
+		pal__html_put(to, word(f, "arm"));
 		fputs("</td><td>", to);
-		put(to, word(f, "kind"));
+		pal__html_put(to, word(f, "kind"));
 		fputs("</td>", to);
 		cell(to, "%.0f", number(f, "length"));
 		cell(to, "%.0f", n);
@@ -268,18 +267,18 @@ static void table_verdicts(FILE *to, const json_t *e)
 	{
 		const char *verdict = word(v, "verdict");
 		fputs("<tr><td>", to);
-		put(to, word(v, "arm"));
+		pal__html_put(to, word(v, "arm"));
 		fputs("</td><td>", to);
-		put(to, word(v, "kind"));
+		pal__html_put(to, word(v, "kind"));
 		fputs("</td>", to);
 		cell(to, "%.0f", number(v, "length"));
 		fprintf(to, "<td class=\"%s\">",
 			!strcmp(verdict, "validated") ? "good"
 			: !strcmp(verdict, "failed")  ? "bad"
 						      : "");
-		put(to, verdict);
+		pal__html_put(to, verdict);
 		fputs("</td><td>", to);
-		put(to, word(v, "why"));
+		pal__html_put(to, word(v, "why"));
 		fputs("</td></tr>\n", to);
 	}
 	fputs("</table>\n", to);
@@ -290,7 +289,7 @@ static void head(FILE *to, const json_t *e)
 	const json_t *model = json_object_get(e, "model"), *p = json_object_get(e, "parameters");
 	fputs("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Recall of ",
 	      to);
-	put(to, word(model, "name"));
+	pal__html_put(to, word(model, "name"));
 	fputs("</title>\n<style>body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;"
 	      "padding:0 1em;color:#222}svg text{font:12px "
 	      "sans-serif}table{border-collapse:collapse}"
@@ -300,18 +299,18 @@ static void head(FILE *to, const json_t *e)
 	      "head><body>\n<h1>Recall "
 	      "of ",
 	      to);
-	put(to, word(model, "name"));
+	pal__html_put(to, word(model, "name"));
 	fputs("</h1>\n<p>Model hash ", to);
-	put(to, word(model, "hash"));
+	pal__html_put(to, word(model, "hash"));
 	fprintf(to, ", %s positions trained, seed ", "");
-	put(to, word(p, "seed"));
+	pal__html_put(to, word(p, "seed"));
 	fprintf(to,
 		". Trained length %.0f. In sight: %.0f first and %.0f last positions, and %.0f "
 		"chunks. "
 		"On ",
 		number(p, "n_ctx_train"), number(p, "sink"), number(p, "window"),
 		number(p, "slots"));
-	put(to, word(json_object_get(e, "machine"), "cpu"));
+	pal__html_put(to, word(json_object_get(e, "machine"), "cpu"));
 	fputs(".</p>\n", to);
 }
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Writes corpus/gguf/: small GGUF files, good-*.gguf that open and bad-*.gguf that do not;
 corpus/sidecar/: side-cars of the model in tests/fuzz/sidecar.c, good-*.gguf and bad-*.gguf;
-corpus/tiles/: changes to a file of tiles, as tests/fuzz/tiles.c reads them; and corpus/recall/:
-evidence and tasks, as tests/fuzz/recall.c reads them.
+corpus/tiles/: changes to a file of tiles, as tests/fuzz/tiles.c reads them; corpus/recall/:
+evidence and tasks, as tests/fuzz/recall.c reads them; and corpus/map/: evidence and transcripts, as
+tests/fuzz/map.c reads them.
 
     make_corpus.py [FOLDER]
 """
@@ -370,6 +371,35 @@ def recall():
     return out
 
 
+def map_evidence():
+    plain = {"output": "00000000000000aa", "turns": "3 30;2 20"}
+    own = {"output": "00000000000000aa", "turns": "3 3 1 5 2 10;2 2 2 0 0 20"}
+    source = {"name": "ngram", "proposals": 2, "drafted": 5, "accepted": 2,
+              "guessed": 9, "right": 3, "seconds": 0.5}
+    return {"format": "palimpsest-map-1", "machine": {}, "build": {}, "kv": "full",
+            "model": {"name": "m", "hash": "0123456789abcdef"}, "threads": 1,
+            "parameters": {"replay": False, "pairs": 1, "most": 3, "turns": 0, "temp": 0.5,
+                           "seed": "1", "vocabulary": "0123456789abcdef", "drafters": ["ngram"],
+                           "isas": ["avx2"], "modes": ["greedy"],
+                           "workloads": [{"name": "<chat>", "hash": "00000000000000bb",
+                                          "given": 5, "replies": "4 2"}]},
+            "runs": [{"isa": "avx2", "workload": "<chat>", "mode": "greedy", "plain": [plain],
+                      "drafted": [{"drafter": "ngram", "pairs": [own], "sources": [source]}]}]}
+
+
+def maps():
+    dump = lambda kind, j: bytes([kind]) + json.dumps(j, separators=(",", ":")).encode()
+    given, reply = b"=== given\n", b"=== reply\n"
+    out = {"empty": b"", "text": b"\0nonsense", "list": b"\0[]", "fitted": dump(1, map_evidence()),
+           "unfitted": dump(0, map_evidence()),
+           "transcript": b"\2" + given + b"a\n" + reply + b"b\nc" + b"\n" + given + b"d\n" + reply + b"e",
+           "transcript-empty": b"\2", "transcript-ends": b"\2" + given + b"a\n",
+           "transcript-twice": b"\2" + given + given, "transcript-nothing": b"\2" + given + reply,
+           "transcript-bytes": b"\2" + given + b"\xff" + reply + b"\0"}
+    out.update({"fitted" + n: dump(1, j) for n, j in changed(map_evidence(), "")})
+    return out
+
+
 def write(folder, files):
     os.makedirs(folder, exist_ok=True)
     for name, data in files.items():
@@ -389,6 +419,7 @@ def main():
     write(os.path.join(folder, "sidecar"), {name + ".gguf": data
                                             for name, data in sidecars().items()})
     write(os.path.join(folder, "recall"), recall())
+    write(os.path.join(folder, "map"), maps())
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
 #include "check.h"
 #include "eval/evidence.h"
 #include "eval/report.h"
+#include "eval/seal.h"
 #include "eval/tasks.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -60,7 +61,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		pal__tasks_close(t);
 	} else {
 		json_t *e = NULL;
-		pal_status s = pal__evidence_parse("x", text, size - 1, &e, &err);
+		pal_status s = pal__json_read("x", text, size - 1, &e, &err);
+		if (!s)
+			s = pal__evidence_check("x", e, &err);
 		if (s)
 			check_error(s, &err);
 		json_decref(e);

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
+#include "eval/seal.h"
 
 #define FACTS 250 /* of each of two logs */
 #define LENGTH 16384
@@ -186,7 +187,8 @@ static void validated(void **state)
 	assert_int_equal(json_integer_value(at(e, "agreement/0/agree")), 40);
 	/* Through a file and back. */
 	char *text = json_dumps(e, JSON_COMPACT | JSON_REAL_PRECISION(17));
-	if (pal__evidence_parse("x", text, strlen(text), &again, &err))
+	if (pal__json_read("x", text, strlen(text), &again, &err) ||
+	    pal__evidence_check("x", again, &err))
 		fail_msg("%s", err.text);
 	json_decref(again);
 	free(text);
