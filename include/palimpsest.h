@@ -156,7 +156,8 @@ typedef enum pal_positions { PAL_POSITIONS_COMPACT, PAL_POSITIONS_ORIGINAL } pal
 /* Where the K/V of a restored chunk come from. RECOMPUTE: the model reads the chunk again, with
  * `left` tokens before it. SPILL: they were written to disk when they were evicted. HIDDEN: they
  * are computed from the layers' inputs, which were written to disk. PROJECT: the model's first
- * layers read the chunk, and the side-car's projection gives the layers above. */
+ * layers read the chunk, and the side-car's projection gives the layers above; or a proposer
+ * reads it, a smaller model with the same tokens, and the projection gives all layers. */
 typedef enum pal_source {
 	PAL_SOURCE_RECOMPUTE,
 	PAL_SOURCE_SPILL,
@@ -166,6 +167,15 @@ typedef enum pal_source {
 #define PAL_N_SOURCES 4
 
 typedef enum pal_spill_type { PAL_SPILL_F16, PAL_SPILL_INT8, PAL_SPILL_AFFINE4 } pal_spill_type;
+
+/* How chunks are chosen. ATTENTION: by what the model's heads look for. LEXICAL: by rare tokens
+ * that they have in common with what is read again, when generation starts and with
+ * restore_prefill. BOTH: by attention, and the best one of LEXICAL comes, too. */
+typedef enum pal_selection {
+	PAL_SELECT_ATTENTION,
+	PAL_SELECT_LEXICAL,
+	PAL_SELECT_BOTH
+} pal_selection;
 
 #define PAL_CHUNK 32       /* positions of a chunk */
 #define PAL_CHUNK_MARGIN 8 /* on either side, restored with it */
@@ -187,12 +197,15 @@ typedef struct pal_session_options {
 	pal_positions positions;
 	bool exact_full_layers; /* of a model with sliding layers, the others keep everything */
 	pal_source source;
+	pal_selection selection;
 	int left;                  /* tokens of context to the left of a chunk; 0: 64 */
 	int rounds;                /* of selection at most; 0: 4 */
 	int round_chunks;          /* chosen in a round; 0: 2 */
 	bool restore_prefill;      /* restore every 64 positions of what is appended, too */
 	bool no_restore_generated; /* not as generation goes on */
 	const char *side_car;      /* file of `pal fit`, or NULL */
+	pal_model *proposer;       /* whose states the side-car projects; borrowed, shared as models
+				    * are; NULL: those of the model itself */
 	const char *disk_dir; /* for files of its own without a name; NULL: $TMPDIR or /var/tmp */
 	pal_spill_type spill_type;
 	uint64_t disk_budget; /* bytes of spilled K/V or hidden states; 0: no limit */

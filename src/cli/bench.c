@@ -235,7 +235,7 @@ static pal_status run(const char *path, pal_error *err)
 		s = pal__bench_bandwidth(model->pool, &f.read_bytes_s, err);
 	if (!s)
 		s = json ? print_json(&f, err) : print_table(&f, err);
-	pal_model_close(model);
+	pal__engine_close(&engine, model);
 	return s;
 }
 

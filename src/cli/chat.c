@@ -378,7 +378,7 @@ static pal_status run(const char *path, pal_error *err)
 	if (s)
 		return s;
 	s = with_model(&c, err);
-	pal_model_close(c.conversation.model);
+	pal__engine_close(&engine, c.conversation.model);
 	return s;
 }
 

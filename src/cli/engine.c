@@ -40,7 +40,7 @@ static void on_progress(void *user, uint64_t done, uint64_t total)
 	pal__bar_update(user, done, total);
 }
 
-pal_status pal__engine_model(const pal__engine *e, const char *path, pal_model **out,
+static pal_status open_model(const pal__engine *e, const char *path, pal_model **out,
 			     double *seconds, pal_error *err)
 {
 	pal__bar bar;
@@ -61,6 +61,27 @@ pal_status pal__engine_model(const pal__engine *e, const char *path, pal_model *
 	if (info.cache_note && !e->quiet)
 		fprintf(stderr, "pal: %s\n", info.cache_note);
 	return PAL_OK;
+}
+
+pal_status pal__engine_model(pal__engine *e, const char *path, pal_model **out, double *seconds,
+			     pal_error *err)
+{
+	pal_model *model = NULL;
+	pal_status s = open_model(e, path, &model, seconds, err);
+	if (!s && e->proposer)
+		s = open_model(e, e->proposer, &e->proposer_model, NULL, err);
+	if (s)
+		pal_model_close(model);
+	else
+		*out = model;
+	return s;
+}
+
+void pal__engine_close(pal__engine *e, pal_model *model)
+{
+	pal_model_close(e->proposer_model);
+	pal_model_close(model);
+	e->proposer_model = NULL;
 }
 
 /* name: one of the choices of --kv-type. */
@@ -98,11 +119,13 @@ pal_session_options pal__engine_session(const pal__engine *e, int64_t n_ctx)
 		.positions = (pal_positions)choice(e->positions, "compact|original"),
 		.exact_full_layers = e->exact_full_layers,
 		.source = (pal_source)choice(e->source, sources),
+		.selection = (pal_selection)choice(e->selection, "attention|lexical|both"),
 		.left = (int)e->left,
 		.rounds = (int)e->rounds,
 		.round_chunks = (int)e->round_chunks,
 		.restore_prefill = e->restore_prefill,
 		.side_car = e->side_car,
+		.proposer = e->proposer_model,
 		.disk_dir = e->disk_dir,
 		.spill_type = (pal_spill_type)choice(e->spill_type, "f16|int8|affine4")};
 	bytes_of("kv-budget", e->kv_budget, &o.kv_budget, NULL);

@@ -12,14 +12,15 @@ typedef struct {
 	/* Of a bounded session; 0 and NULL: the default. */
 	int64_t sink, window, slots, left, rounds, round_chunks;
 	const char *kv_budget, *disk_budget; /* bytes, with K, M or G */
-	const char *positions, *source, *spill_type, *side_car, *disk_dir;
+	const char *positions, *source, *selection, *spill_type, *side_car, *proposer, *disk_dir;
 	bool restore_prefill, exact_full_layers;
 	bool quiet;
+	pal_model *proposer_model; /* while the model is open, where one is asked for */
 } pal__engine;
 
 /* clang-format off */
 #define PAL__ENGINE_DEFAULTS {.kv_type = "i16", .kv = "full", .draft = "auto",                     \
-	.positions = "compact", .source = "recompute", .spill_type = "f16"}
+	.positions = "compact", .source = "recompute", .selection = "attention", .spill_type = "f16"}
 
 /* Entries of an option table for the fields of e. */
 #define PAL__OPTION_THREADS(e)                                                                     \
@@ -34,6 +35,7 @@ typedef struct {
 #define PAL__OPTION_KV_TYPE(e)                                                                     \
 	PAL__CHOICE("kv-type", 0, &(e).kv_type, "i16|f16|f32|int8|affine4",                     \
 		    "how K/V is kept (default i16: 16 bits and a scale a head)")
+#define PAL__OPTION_PROPOSER(e, text) PAL__TEXT("proposer", 0, &(e).proposer, "FILE", text)
 /* Of bounded sessions, whatever their policy and source. */
 #define PAL__OPTIONS_BOUNDED(e)                                                                    \
 	PAL__TEXT("kv-budget", 0, &(e).kv_budget, "BYTES",                                         \
@@ -52,6 +54,7 @@ typedef struct {
 	PAL__FLAG("exact-full-layers", 0, &(e).exact_full_layers,                                  \
 		  "of a model with sliding layers, the others keep everything"),                   \
 	PAL__TEXT("side", 0, &(e).side_car, "FILE", "side-car of the model, by pal fit"),          \
+	PAL__OPTION_PROPOSER(e, "model whose states the side-car projects"),                       \
 	PAL__TEXT("disk-budget", 0, &(e).disk_budget, "BYTES", "of the file of K/V (default: no limit)"), \
 	PAL__TEXT("disk-dir", 0, &(e).disk_dir, "DIR",                                             \
 		  "where the session's files are (default $TMPDIR or /var/tmp)")
@@ -64,6 +67,9 @@ typedef struct {
 	PAL__CHOICE("restore", 0, &(e).source, "recompute|spill|hidden|project",                   \
 		    "where it comes from: the tokens are read again (default); a\n"                \
 		    "file of K/V; a file of layer inputs; a fitted projection"),                   \
+	PAL__CHOICE("select", 0, &(e).selection, "attention|lexical|both",                         \
+		    "how it is found: by what the model looks for (default); by rare\n"           \
+		    "words in common with the end; by the first, and one by the second"),          \
 	PAL__CHOICE("spill-type", 0, &(e).spill_type, "f16|int8|affine4", "of --restore spill (default f16)"), \
 	PAL__OPTIONS_BOUNDED(e)
 #define PAL__OPTION_DRAFT(e)                                                                       \
@@ -107,10 +113,11 @@ typedef struct {
 /* Whether texts are what they should be. */
 pal_status pal__engine_check(const pal__engine *e, pal_error *err);
 
-/* Opens the model with a progress bar, and says what its cache has to say. seconds: what it took,
- * may be NULL. */
-pal_status pal__engine_model(const pal__engine *e, const char *path, pal_model **out,
-			     double *seconds, pal_error *err);
+/* Opens the model with a progress bar, and the proposer where there is one, and says what their
+ * caches have to say. seconds: what it took, may be NULL. Both are closed together. */
+pal_status pal__engine_model(pal__engine *e, const char *path, pal_model **out, double *seconds,
+			     pal_error *err);
+void pal__engine_close(pal__engine *e, pal_model *model); /* NULL is fine */
 
 /* The options of a session of n_ctx tokens, to open it or to ask for its size.
  */

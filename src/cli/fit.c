@@ -17,6 +17,7 @@
 #include "cli/output.h"
 #include "eval/calibrate.h"
 #include "eval/facts.h"
+#include "eval/recall.h"
 #include "text/stream.h"
 
 #define LOGS 2 /* for calibration */
@@ -27,7 +28,7 @@
 
 static pal__engine engine = PAL__ENGINE_DEFAULTS;
 static const char *file, *out, *tasks;
-static int64_t tokens = 1000000, layer;
+static int64_t tokens = 1000000, layer, questions = 40;
 static float threshold = 0.1f;
 static bool json;
 
@@ -36,12 +37,17 @@ static const pal__option options[] = {
 	PAL__TEXT("output", 'o', &out, "FILE", "the side-car to write, NAME.side.gguf"),
 	PAL__TEXT("tasks", 0, &tasks, "FILE",
 		  "recall tasks to calibrate with, as training/tasks.json (needs -f)"),
+	PAL__INT("questions", 0, &questions, 0, 1 << 20,
+		 "of the tasks to ask with every layer that is tried (default 40)"),
 	PAL__INT("tokens", 0, &tokens, 1, 1e15, "of the text to read at most (default 1000000)"),
 	PAL__INT("layer", 0, &layer, 1, 1024,
-		 "the first layer that is projected (default: the lowest that is\ngood enough)"),
+		 "whose state is projected (default: the lowest that is good enough)"),
 	PAL__FLOAT("threshold", 0, &threshold, 0, 1,
 		   "good enough: the most that is left of the variance of K where\nchunks are "
 		   "selected (default 0.1)"),
+	PAL__OPTION_PROPOSER(engine,
+			     "another model with the same tokens, whose last layer's states are\n"
+			     "projected to all layers (default: the model's own, to those above)"),
 	PAL__OPTION_THREADS(engine),
 	PAL__OPTION_ISA(engine),
 	PAL__OPTION_CACHE_DIR(engine),
@@ -64,7 +70,8 @@ typedef struct {
 	pal__calibrated first, later;
 	pal__fit_options o;
 	pal__fit fit;
-	double calibrate_s, fit_s;
+	pal__recalled reread, recalled[PAL__MAX_LAYERS]; /* recompute's, and of each m */
+	double calibrate_s, fit_s, recall_s;
 } work;
 
 /* --- the text ------------------------------------------------------------------- */
@@ -196,6 +203,11 @@ static pal_status print_heads(const char *name, const pal__calibrated *c, pal_er
 	return s;
 }
 
+static double recall_of(const pal__recalled *r)
+{
+	return (double)r->right / (double)r->asked;
+}
+
 static pal_status print_report(const work *w, pal_error *err)
 {
 	const pal__fit *f = &w->fit;
@@ -210,17 +222,26 @@ static pal_status print_report(const work *w, pal_error *err)
 			 (unsigned long long)f->held, w->fit_s);
 	for (size_t i = 0; i < f->n_m && !s; i++) {
 		s = line(err, "%c m = %-4zu", i == f->chosen ? '*' : ' ', f->m[i]);
-		for (size_t l = f->m[i]; l < f->n_layers && !s; l++) {
+		if (!s && w->reread.asked)
+			s = line(err, "  recall %.3f", recall_of(&w->recalled[i]));
+		for (size_t l = pal__fit_from(f, i); l < f->n_layers && !s; l++) {
 			const pal__fit_error *e = &f->errors[i * f->n_layers + l];
 			s = line(err, "  %zu: %.4f %.4f", l, (double)e->k, (double)e->v);
 		}
 		if (!s)
 			s = line(err, "\n");
 	}
-	if (!s)
+	if (!s && w->reread.asked)
+		s = line(err, "of %lld questions, in %.1f s; when chunks are read again: %.3f\n",
+			 (long long)w->reread.asked, w->recall_s, recall_of(&w->reread));
+	const char *best = "; no layer is good enough, this one is the best";
+	best = f->good || layer ? "" : best;
+	if (!s && f->separate)
+		s = line(err, "%s: all layers are projected from state %zu of %s%s\n", out,
+			 f->m[f->chosen], engine.proposer, best);
+	else if (!s)
 		s = line(err, "%s: layers below %zu are computed, the others projected%s\n", out,
-			 f->m[f->chosen],
-			 f->good || layer ? "" : "; no layer is good enough, this one is the best");
+			 f->m[f->chosen], best);
 	return s;
 }
 
@@ -246,7 +267,7 @@ static json_t *errors_json(const pal__fit *f)
 {
 	json_t *all = json_array();
 	for (size_t i = 0; i < f->n_m; i++)
-		for (size_t l = f->m[i]; l < f->n_layers; l++) {
+		for (size_t l = pal__fit_from(f, i); l < f->n_layers; l++) {
 			const pal__fit_error *e = &f->errors[i * f->n_layers + l];
 			json_array_append_new(all, json_pack("{s:I, s:I, s:f, s:f, s:f}", "m",
 							     (json_int_t)f->m[i], "layer",
@@ -256,23 +277,47 @@ static json_t *errors_json(const pal__fit *f)
 	return all;
 }
 
+static json_t *recalled_json(const pal__recalled *r)
+{
+	return json_pack("{s:I, s:I}", "questions", (json_int_t)r->asked, "right",
+			 (json_int_t)r->right);
+}
+
+/* What was asked: for each m, and with the chunks read again. */
+static json_t *recall_json(const work *w)
+{
+	json_t *all = json_array();
+	for (size_t i = 0; i < w->fit.n_m; i++) {
+		json_t *one = recalled_json(&w->recalled[i]);
+		json_object_set_new(one, "m", json_integer((json_int_t)w->fit.m[i]));
+		json_array_append_new(all, one);
+	}
+	return json_pack("{s:o, s:o, s:f}", "recompute", recalled_json(&w->reread), "project", all,
+			 "seconds", w->recall_s);
+}
+
 static pal_status print_json(const work *w, pal_error *err)
 {
 	pal_model_info info;
 	pal_model_get_info(w->model, &info);
-	return pal__out_json(
-		json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:f, s:f, s:f, s:I, s:o, s:o, "
-			  "s:o, s:o, s:o, s:o}",
-			  "engine", "palimpsest", "side_car", out, "text",
-			  file ? file : "standard input", "tokens", (json_int_t)w->fit.tokens,
-			  "rows", (json_int_t)w->fit.rows, "held_out", (json_int_t)w->fit.held,
-			  "layer", (json_int_t)w->fit.m[w->fit.chosen], "good", w->fit.good,
-			  "threshold", w->o.threshold, "calibrate_s", w->calibrate_s, "fit_s",
-			  w->fit_s, "rss_bytes", (json_int_t)pal__process_memory("VmHWM"), "select",
-			  heads_json(&w->first), "select_later", heads_json(&w->later), "errors",
-			  errors_json(&w->fit), "machine", pal__json_machine(), "build",
-			  pal__json_build(), "model", pal__json_model(w->path, &info)),
-		err);
+	json_t *all = json_pack(
+		"{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:f, s:f, s:f, s:I, s:o, s:o, "
+		"s:o, s:o, s:o, s:o}",
+		"engine", "palimpsest", "side_car", out, "text", file ? file : "standard input",
+		"tokens", (json_int_t)w->fit.tokens, "rows", (json_int_t)w->fit.rows, "held_out",
+		(json_int_t)w->fit.held, "layer", (json_int_t)w->fit.m[w->fit.chosen], "good",
+		w->fit.good, "threshold", w->o.threshold, "calibrate_s", w->calibrate_s, "fit_s",
+		w->fit_s, "rss_bytes", (json_int_t)pal__process_memory("VmHWM"), "select",
+		heads_json(&w->first), "select_later", heads_json(&w->later), "errors",
+		errors_json(&w->fit), "machine", pal__json_machine(), "build", pal__json_build(),
+		"model", pal__json_model(w->path, &info));
+	if (all && engine.proposer) {
+		pal_model_get_info(engine.proposer_model, &info);
+		json_object_set_new(all, "proposer", pal__json_model(engine.proposer, &info));
+	}
+	if (all && w->reread.asked)
+		json_object_set_new(all, "recall", recall_json(w));
+	return pal__out_json(all, err);
 }
 
 /* --- the command ---------------------------------------------------------------- */
@@ -285,18 +330,42 @@ static bool on_progress(void *user, uint64_t done)
 	return true;
 }
 
+/* Asks with one m's projection, in a side-car that is gone afterwards. */
+static pal_status ask_with(void *user, const pal__fit *f, pal_error *err)
+{
+	work *w = user;
+	char path[4096];
+	double start = pal__now();
+	pal__bar_end(&w->bar); /* of reading, when the first one is asked */
+	if (snprintf(path, sizeof path, "%s.trial", out) >= (int)sizeof path)
+		return pal__fail(err, PAL_EINVAL, "-o %s: too long a name", out);
+	pal_session_options o = {.side_car = path, .proposer = engine.proposer_model};
+	pal_status s = pal__fit_write(f, w->model, &w->o, path, err);
+	if (s == PAL_OK && !w->reread.asked)
+		s = pal__recall_quick(w->model, w->tasks, &o, questions, &w->reread, err);
+	o.source = PAL_SOURCE_PROJECT;
+	if (s == PAL_OK)
+		s = pal__recall_quick(w->model, w->tasks, &o, questions, &w->recalled[f->chosen],
+				      err);
+	unlink(path);
+	w->recall_s += pal__now() - start;
+	return s;
+}
+
 static pal_status fit(work *w, pal_error *err)
 {
 	w->o.tokens = (uint64_t)tokens;
+	w->o.proposer = engine.proposer_model;
 	w->o.layer = (size_t)layer;
 	w->o.threshold = (double)threshold;
 	w->o.next = next_tokens;
 	w->o.progress = on_progress;
+	w->o.each = w->tasks && questions ? ask_with : NULL;
 	w->o.user = w;
 	pal__bar_start(&w->bar, "reading", "tok", engine.quiet);
 	pal_status s = pal__fit_run(w->model, &w->o, &w->fit, err);
 	pal__bar_end(&w->bar);
-	w->fit_s = pal__now() - w->bar.start;
+	w->fit_s = pal__now() - w->bar.start - w->recall_s;
 	if (s == PAL_OK)
 		s = pal__fit_write(&w->fit, w->model, &w->o, out, err);
 	return s;
@@ -327,7 +396,7 @@ static pal_status with_text(work *w, pal_error *err)
 
 static pal_status check_output(const char *model, pal_error *err)
 {
-	const char *read[] = {model, file, tasks};
+	const char *read[] = {model, engine.proposer, file, tasks};
 	pal_status s = PAL_OK;
 	if (!out)
 		return pal__fail(err, PAL_EINVAL,
@@ -354,7 +423,7 @@ static pal_status run(const char *path, pal_error *err)
 		s = with_text(w, err);
 	}
 	pal__free(w);
-	pal_model_close(model);
+	pal__engine_close(&engine, model);
 	return s;
 }
 
@@ -363,7 +432,7 @@ const pal__command pal__command_fit = {
 	.summary = "fit a side-car, which restoration uses, to a model",
 	.about = "Reads text, streams it through the model, and writes a side-car: which heads\n"
 		 "find the chunks to restore, and a projection from the state of a lower layer\n"
-		 "to K and V of the layers above.\n",
+		 "to K and V of the layers above, or from a proposer's state to all of them.\n",
 	.options = options,
 	.run = run,
 };

@@ -89,7 +89,7 @@ static pal_status run(const char *path, pal_error *err)
 	if (status)
 		return status;
 	status = with_model(model, err);
-	pal_model_close(model);
+	pal__engine_close(&engine, model);
 	return status;
 }
 

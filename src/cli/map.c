@@ -171,7 +171,7 @@ static pal_status measure(const char *path, const char *isa, json_t *runs, json_
 		pal__bar_end(&bar);
 	}
 	pal_model_close(words);
-	pal_model_close(model);
+	pal__engine_close(&engine, model);
 	return s;
 }
 

@@ -26,7 +26,8 @@ static const pal__option options[] = {
 	PAL__TEXT("kinds", 0, &kinds, "NAME,...",
 		  "kinds of tasks (default: all that are not hard)"),
 	PAL__TEXT("arms", 0, &arms, "ARM,...",
-		  "besides oracle and window: SOURCE[:oracle|random][:original], of\n"
+		  "besides oracle and window: SOURCE[:oracle|random|lexical|both]\n"
+		  "[:original], of\n"
 		  "recompute, spill-f16, spill-int8, spill-affine4, hidden, project\n"
 		  "(default recompute,spill-f16,spill-affine4, project with --side)"),
 	PAL__FLAG("no-controls", 0, &no_controls, "no broken arms; nothing can be validated then"),
@@ -212,10 +213,14 @@ static pal_status run(const char *path, pal_error *err)
 	}
 	if (!s) {
 		json_t *e = pal__json_evidence(PAL__EVIDENCE_FORMAT, path, &info, engine.kv_type);
+		if (e && engine.proposer) {
+			pal_model_get_info(engine.proposer_model, &info);
+			json_object_set_new(e, "proposer", pal__json_model(engine.proposer, &info));
+		}
 		s = e ? measure(model, tasks, e, err) : pal__fail_memory(err, "the evidence", 0);
 		json_decref(e);
 	}
-	pal_model_close(model);
+	pal__engine_close(&engine, model);
 	pal__tasks_close(tasks);
 	return s;
 }

@@ -275,7 +275,7 @@ static pal_status report_json(const struct run *r, const pal_session *s, pal_err
 	pal__memory_json(s, memory);
 	json_t *drafts = json_object();
 	pal__draft_json(r->drafter, &r->result, drafts);
-	return pal__out_json(json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o}",
+	return pal__out_json(json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o}",
 				       "machine", pal__json_machine(), "build", pal__json_build(),
 				       "model", pal__json_model(r->path, &r->info), "parameters",
 				       json_parameters(r), "prompt_ids",
@@ -351,7 +351,7 @@ static pal_status run(const char *path, pal_error *err)
 	s = with_model(&r, err);
 	pal__free(r.prompt);
 	pal__free(r.text);
-	pal_model_close(r.model);
+	pal__engine_close(&engine, r.model);
 	return s;
 }
 

@@ -158,7 +158,8 @@ static pal_status read_arm(struct evidence *e, const json_t *j)
 	static const char *const sources[] = {
 		"none",          "recompute", "spill-f16", "spill-int8",
 		"spill-affine4", "hidden",    "project",   NULL};
-	static const char *const selections[] = {"default", "oracle", "random", NULL};
+	static const char *const selections[] = {"default", "oracle", "random",
+						 "lexical", "both",   NULL};
 	static const char *const positions[] = {"compact", "original", NULL};
 	static const char *const controls[] = {"zero",   "shuffle", "other", "random-projection",
 					       "random", "empty",   NULL};

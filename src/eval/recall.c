@@ -32,7 +32,8 @@ static const struct {
 	{"project", PAL_SOURCE_PROJECT, 0},
 	{"spill", PAL_SOURCE_SPILL, PAL_SPILL_F16}, /* another name for the first */
 };
-static const char *const selections[] = {"default", "oracle", "random"};
+static const char *const selections[] = {"default", "oracle", "random", "lexical", "both"};
+#define N_SELECTIONS (int)(sizeof selections / sizeof *selections)
 static const char *const positions[] = {"compact", "original"};
 static const char *const policies[] = {"full", "window", "restored"};
 
@@ -69,7 +70,7 @@ static bool read_word(const char *word, bool first, pal__recall_arm *arm)
 			arm->spill_type = sources[i].type;
 			return true;
 		}
-	for (int i = 0; !first && i < 3; i++)
+	for (int i = 0; !first && i < N_SELECTIONS; i++)
 		if (!strcmp(word, selections[i])) {
 			arm->selection = (pal__selection)i;
 			return true;
@@ -95,8 +96,9 @@ static pal_status read_arm(const char *text, pal__recall_plan *plan, pal_error *
 			return pal__fail(
 				err, PAL_EINVAL,
 				"no arm '%s': oracle, window, or recompute, spill-f16, spill-int8, "
-				"spill-affine4, hidden or project, with :oracle, :random or "
-				":original",
+				"spill-affine4, hidden or project, with :oracle, :random, "
+				":lexical, "
+				":both or :original",
 				text);
 	snprintf(name, sizeof name, "%s%s%s%s%s", source_name(&arm), arm.selection ? ":" : "",
 		 arm.selection ? selections[arm.selection] : "", arm.positions ? ":" : "",
@@ -223,6 +225,14 @@ static void advance(struct run *r, uint64_t steps)
 		r->plan->progress(r->plan->user, r->done < r->total ? r->done : r->total, r->total);
 }
 
+/* How sessions of this arm select by themselves. */
+static pal_selection own_selection(const pal__recall_arm *a)
+{
+	return a->selection == PAL__SELECT_LEXICAL ? PAL_SELECT_LEXICAL
+	       : a->selection == PAL__SELECT_BOTH  ? PAL_SELECT_BOTH
+						   : PAL_SELECT_ATTENTION;
+}
+
 static pal_session_options arm_options(const struct run *r, const pal__recall_arm *a)
 {
 	pal_session_options o = r->o;
@@ -230,6 +240,7 @@ static pal_session_options arm_options(const struct run *r, const pal__recall_ar
 	o.source = a->source;
 	o.spill_type = a->spill_type;
 	o.positions = a->positions;
+	o.selection = own_selection(a);
 	if (a->policy == PAL_KV_FULL) {
 		o.window = o.sink = 0;
 		o.slots = 0;
@@ -412,7 +423,8 @@ static pal_status ask(struct run *r, pal_session *s, const pal__recall_arm *a,
 	*out = (struct answer){0};
 	pal_session_get_stats(s, &before);
 	pal_status status = pal_session_append(s, q->prompt, q->n_prompt, NULL, NULL, NULL, r->err);
-	if (!status && a->selection && before.evicted)
+	bool given = a->selection && own_selection(a) == PAL_SELECT_ATTENTION;
+	if (!status && given && before.evicted)
 		status = answer_with(r, s, a, q, out);
 	else if (!status)
 		status = pal_generate(s, &options, NULL, r->err);
@@ -494,7 +506,7 @@ struct group {
 static bool same_session(const pal__recall_arm *a, const pal__recall_arm *b)
 {
 	return a->policy == b->policy && a->source == b->source && a->spill_type == b->spill_type &&
-	       a->positions == b->positions;
+	       a->positions == b->positions && own_selection(a) == own_selection(b);
 }
 
 /* Whether the arm is asked about the sample under way. */
@@ -908,5 +920,59 @@ pal_status pal__recall_run(pal_model *model, const pal__tasks *tasks, const pal_
 	for (int l = 0; l < plan->n_lengths && !s; l++)
 		s = run_length(&r, l);
 	pal__free(r.piece);
+	return s;
+}
+
+/* --- a figure ----------------------------------------------------------------------------------
+ */
+
+/* Adds the answers of the only arm to a log's questions. */
+static void add_log(const json_t *log, pal__recalled *out)
+{
+	const json_t *run = json_array_get(json_object_get(log, "runs"), 0), *question;
+	const char *at = json_string_value(json_object_get(run, "answers"));
+	size_t i;
+	json_array_foreach(json_object_get(log, "questions"), i, question)
+	{
+		const char *expect = json_string_value(json_object_get(question, "expect"));
+		size_t n = strcspn(at, ";");
+		out->asked++;
+		out->right += strlen(expect) == n && !memcmp(at, expect, n);
+		at += at[n] ? n + 1 : n;
+	}
+}
+
+pal_status pal__recall_quick(pal_model *model, const pal__tasks *tasks,
+			     const pal_session_options *options, int64_t questions,
+			     pal__recalled *out, pal_error *err)
+{
+	pal_model_info info;
+	pal_model_get_info(model, &info);
+	pal__recall_plan plan = {.n_arms = 1, .n_lengths = 1, .seed = 1, .options = *options};
+	plan.arms[0] = (pal__recall_arm){
+		.name = "arm", .policy = PAL_KV_RESTORED, .source = options->source, .of = -1};
+	plan.lengths[0] =
+		info.n_ctx_train < PAL__QUICK_LENGTH ? info.n_ctx_train : PAL__QUICK_LENGTH;
+	plan.options.window = plan.lengths[0] / 8;
+	for (int i = 0; i < pal__tasks_n_kinds(tasks); i++)
+		if (!pal__tasks_hard(tasks, i))
+			plan.kinds[plan.n_kinds++] = i;
+	if (!plan.n_kinds)
+		return pal__fail(err, PAL_EINVAL, "the tasks have no kinds that are not hard");
+	plan.questions = (questions + plan.n_kinds - 1) / plan.n_kinds;
+	json_t *evidence = json_object();
+	pal_status s = evidence ? pal__recall_run(model, tasks, &plan, evidence, err)
+				: pal__fail_memory(err, "the answers", 0);
+	pal__recalled sum = {0};
+	size_t i;
+	json_t *log;
+	json_array_foreach(json_object_get(evidence, "logs"), i, log)
+	{
+		if (!s)
+			add_log(log, &sum);
+	}
+	json_decref(evidence);
+	if (!s)
+		*out = sum;
 	return s;
 }

@@ -21,7 +21,13 @@
 #define PAL__RECALL_ARMS 64
 #define PAL__RECALL_LENGTHS 32
 
-typedef enum { PAL__SELECT_DEFAULT, PAL__SELECT_ORACLE, PAL__SELECT_RANDOM } pal__selection;
+typedef enum {
+	PAL__SELECT_DEFAULT,
+	PAL__SELECT_ORACLE,
+	PAL__SELECT_RANDOM,
+	PAL__SELECT_LEXICAL,
+	PAL__SELECT_BOTH
+} pal__selection;
 
 typedef struct {
 	char name[64];
@@ -54,9 +60,9 @@ typedef struct {
 } pal__recall_plan;
 
 /* Reads "oracle,window,SOURCE[:SELECTION][:POSITIONS],...": SOURCE recompute, spill-f16 (or spill),
- * spill-int8, spill-affine4, hidden or project; SELECTION default, oracle or random; POSITIONS
- * compact or original. oracle and window come first in any case. controls: add those of every arm
- * with the default selection. Errors: PAL_EINVAL, PAL_ELIMIT. */
+ * spill-int8, spill-affine4, hidden or project; SELECTION default, oracle, random, lexical
+ * or both; POSITIONS compact or original. oracle and window come first in any case. controls: add
+ * those of every arm with the default selection. Errors: PAL_EINVAL, PAL_ELIMIT. */
 pal_status pal__recall_arms(const char *text, bool controls, pal__recall_plan *plan,
 			    pal_error *err);
 
@@ -64,5 +70,16 @@ pal_status pal__recall_arms(const char *text, bool controls, pal__recall_plan *p
  * build and model. Errors: those of sessions and samples, PAL_ECANCELLED never. */
 pal_status pal__recall_run(pal_model *model, const pal__tasks *tasks, const pal__recall_plan *plan,
 			   json_t *evidence, pal_error *err);
+
+/* A figure to compare side-cars by, and no evidence: `questions` or a few more about logs of the
+ * trained length, PAL__QUICK_LENGTH at most, of all kinds that are not hard, as sessions with these
+ * options and an eighth of the log as the window answer them. Errors: those of pal__recall_run. */
+#define PAL__QUICK_LENGTH 4096
+typedef struct {
+	int64_t asked, right;
+} pal__recalled;
+pal_status pal__recall_quick(pal_model *model, const pal__tasks *tasks,
+			     const pal_session_options *options, int64_t questions,
+			     pal__recalled *out, pal_error *err);
 
 #endif

@@ -101,7 +101,7 @@ static bool lay_out(pal__index *x, pal__arena *arena, size_t *bytes)
 		size_t bytes;
 	} parts[] = {
 		{(void **)&x->queries,
-		 x->n_heads * PAL__KEPT_ROWS * x->tile.n_cols * sizeof(float)},
+		 x->n_heads * PAL__RING_ROWS * x->tile.n_cols * sizeof(float)},
 		{(void **)&x->workers, x->worker_bytes * threads},
 		{(void **)&x->panels, pal__panels_bytes(probes, x->tile.n_cols) + 64 * x->n_pairs},
 		{(void **)&x->wave, x->n_wave * probes * CHUNKS * sizeof(float)},
@@ -210,20 +210,27 @@ pal_status pal__index_keep(pal__index *x, const pal__kv *kv, int64_t end, pal_er
 	return PAL_OK;
 }
 
-void pal__index_tap(void *index, size_t layer, const pal__scratch *s, int n)
+static float *query(const pal__index *x, size_t head, int64_t pos)
 {
-	pal__index *x = index;
+	return x->queries +
+	       (head * PAL__RING_ROWS + (size_t)(pos % PAL__RING_ROWS)) * x->tile.n_cols;
+}
+
+void pal__index_tap(pal__index *x, size_t layer, const pal__scratch *s, int64_t pos, int n)
+{
 	const pal__hparams *h = &x->m->h;
 	int rows = n < PAL__KEPT_ROWS ? n : PAL__KEPT_ROWS;
-	x->n_rows = rows;
+	if (pos < x->q_from || pos > x->q_end || n > rows)
+		x->q_from = pos + n - rows;
+	x->q_end = pos + n;
 	for (size_t i = 0; i < x->n_heads; i++) {
 		if (x->heads[i].layer != layer)
 			continue;
-		for (int r = 0; r < rows; r++) {
-			float *to = x->queries + (i * PAL__KEPT_ROWS + (size_t)r) * x->tile.n_cols;
-			size_t row = (size_t)(n - rows + r);
+		for (int row = n - rows; row < n; row++) {
+			float *to = query(x, i, pos + row);
 			memset(to, 0, x->tile.n_cols * sizeof *to);
-			memcpy(to, s->q + (row * h->n_heads + x->heads[i].head) * h->head_dim,
+			memcpy(to,
+			       s->q + ((size_t)row * h->n_heads + x->heads[i].head) * h->head_dim,
 			       h->head_dim * sizeof *to);
 			pal__finish_part(x->m, layer, PAL__Q, x->heads[i].head, to);
 		}
@@ -252,13 +259,12 @@ static void choose_probes(probing *p, int rows)
 	uint8_t *panel = x->panels;
 	size_t k = x->tile.n_cols;
 	rows = rows < x->max_rows ? rows : x->max_rows;
-	rows = rows < x->n_rows ? rows : x->n_rows;
+	rows = rows < x->q_end - x->q_from ? rows : (int)(x->q_end - x->q_from);
 	for (size_t pair = 0; pair < x->n_pairs; pair++) {
 		p->first[pair] = p->n;
 		p->panels[pair] = panel;
 		for (size_t h = p->from; h < p->to; h++)
-			for (int r = x->n_rows - rows; x->pair_of[h] == pair && r < x->n_rows;
-			     r++) {
+			for (int r = 0; x->pair_of[h] == pair && r < rows; r++) {
 				p->head[p->n] = h;
 				p->row[p->n++] = (size_t)r;
 			}
@@ -269,7 +275,7 @@ static void choose_probes(probing *p, int rows)
 			for (int c = 0; c < width; c++) {
 				size_t at = p->first[pair] + i + (size_t)c;
 				memcpy(p->vectors + (size_t)c * k,
-				       x->queries + (p->head[at] * PAL__KEPT_ROWS + p->row[at]) * k,
+				       query(x, p->head[at], x->q_end - rows + (int64_t)p->row[at]),
 				       k * sizeof(float));
 			}
 			x->m->kernels->quantize(p->vectors, k, 0, k, width,
@@ -369,7 +375,7 @@ static float score_of(const probing *p, const best *all, int32_t chunk, const bo
 	return sum;
 }
 
-static void insert(pal__found *found, size_t *n, pal__found f)
+void pal__found_add(pal__found found[PAL__MAX_FOUND], size_t *n, pal__found f)
 {
 	size_t at = *n;
 	while (at > 0 && (found[at - 1].score < f.score ||
@@ -396,7 +402,7 @@ static void rank(const probing *p, const best *all, bool later, pal__found *foun
 			float score = score_of(p, all, f.chunk, p->x->first);
 			f.score = later ? score_of(p, all, f.chunk, p->x->later) : score;
 			f.score = f.score > score ? f.score : score;
-			insert(found, n, f);
+			pal__found_add(found, n, f);
 		}
 }
 
@@ -432,7 +438,7 @@ pal_status pal__index_score(pal__index *x, int64_t end, int rows, bool later,
 	probing p = {.x = x, .to = x->n_heads, .vectors = x->wave};
 	p.end = end < x->end ? end : x->end;
 	*n = 0;
-	if (p.end <= 0 || !x->n_rows)
+	if (p.end <= 0 || x->q_end == x->q_from)
 		return PAL_OK;
 	pal_status s = find_best(&p, rows, all, err);
 	if (s == PAL_OK)

@@ -28,7 +28,8 @@
 #define PAL__INDEX_HEADS 2048 /* query heads of one index, for calibration */
 #define PAL__LOOK_CHUNKS 8    /* that one query vector can bring up */
 #define PAL__KEPT_ROWS 64     /* query positions whose vectors are kept */
-#define PAL__SCORED_ROWS 16   /* of them that a question is scored from */
+#define PAL__RING_ROWS (2 * PAL__KEPT_ROWS)
+#define PAL__SCORED_ROWS 16 /* of them that a question is scored from */
 
 typedef struct {
 	uint32_t layer, head; /* a query head */
@@ -46,9 +47,12 @@ typedef struct {
 	pal__matrix tile; /* the shape of a slab of one pair */
 	int64_t end;      /* positions in the file */
 
-	/* Query vectors of the last rows of the last forward pass: [n_heads][KEPT_ROWS][n_cols]. */
+	/* Query vectors of positions [q_from, q_end), as far as they are among the last KEPT_ROWS;
+	 * however they were split into forward passes: [n_heads][RING_ROWS][n_cols], position p at
+	 * p % RING_ROWS. A pass may be taken back, but for KEPT_ROWS of it: q_end is lowered. */
 	float *queries;
-	int n_rows, max_rows; /* that are kept now; that one scoring may look from */
+	int64_t q_from, q_end;
+	int max_rows; /* that one scoring may look from */
 
 	/* Scratch. */
 	size_t worker_bytes;
@@ -73,13 +77,32 @@ void pal__index_close(pal__index *x);
 /* Adds positions up to `end`, which kv still has. */
 pal_status pal__index_keep(pal__index *x, const pal__kv *kv, int64_t end, pal_error *err);
 
-/* A tap that keeps the query vectors of the last rows of every forward pass. */
-void pal__index_tap(void *index, size_t layer, const pal__scratch *s, int n);
+/* For a tap: keeps the query vectors of the last rows of a forward pass over n positions from pos
+ * on. Behind a gap those before are forgotten. */
+void pal__index_tap(pal__index *x, size_t layer, const pal__scratch *s, int64_t pos, int n);
+
+/* Positions from `end` on are taken back. */
+static inline void pal__index_cut(pal__index *x, int64_t end)
+{
+	int64_t first = x->q_end - PAL__RING_ROWS;
+	x->q_end = x->q_end < end ? x->q_end : end;
+	x->q_from = x->q_from > first ? x->q_from : first;
+	x->q_from = x->q_from < x->q_end ? x->q_from : x->q_end;
+}
+
+/* What comes next starts at pos; no position before it is looked from. */
+static inline void pal__index_restart(pal__index *x, int64_t pos)
+{
+	x->q_from = x->q_end = pos;
+}
 
 typedef struct {
 	int32_t chunk;
 	float score;
 } pal__found;
+
+/* Into a list of *n, best first; of equal ones the first of the log. A full one loses its last. */
+void pal__found_add(pal__found found[PAL__MAX_FOUND], size_t *n, pal__found f);
 
 /* The best chunks of positions below `end` for the last `rows` query positions (as many as
  * there are), best first; later: by the better of both head sets. Returns how many in *n. */

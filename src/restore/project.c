@@ -7,7 +7,7 @@
 
 typedef struct {
 	pal__projector *p;
-	pal__runs *r;
+	const pal__runs *r; /* where the states are computed */
 	pal__site *s;
 	const pal__span *spans;
 	const int64_t *at; /* of the spans in their runs */
@@ -26,14 +26,37 @@ static size_t kv_bytes(const pal__sidecar *s)
 	return pal__arena_need(PAL__SPAN_ROWS * 2 * s->n_kv * sizeof(float));
 }
 
-bool pal__projector_need(const pal__sidecar *side, size_t *bytes)
+/* The site as the proposer reads it. */
+static pal__site proposer_site(const pal__sidecar *side, const pal__site *s, pal__scratch *scratch)
 {
-	return pal__add_size(state_bytes(side), kv_bytes(side), bytes);
+	pal__site own = *s;
+	own.m = side->proposer;
+	own.scratch = scratch;
+	return own;
 }
 
-void pal__projector_init(pal__projector *p, const pal__sidecar *side, pal__arena *arena)
+bool pal__projector_need(const pal__sidecar *side, const pal__site *s, size_t *bytes)
+{
+	size_t more;
+	if (!pal__add_size(state_bytes(side), kv_bytes(side), bytes))
+		return false;
+	if (!side->proposer)
+		return true;
+	const pal__site own = proposer_site(side, s, NULL);
+	return pal__runs_need(&own, &more) && pal__add_size(*bytes, more, bytes) &&
+	       pal__scratch_need(side->proposer, s->n_batch, &more) &&
+	       pal__add_size(*bytes, more, bytes);
+}
+
+void pal__projector_init(pal__projector *p, const pal__sidecar *side, const pal__site *s,
+			 pal__arena *arena)
 {
 	*p = (pal__projector){.side = side};
+	if (side->proposer) {
+		const pal__site own = proposer_site(side, s, NULL);
+		pal__runs_init(&p->runs, &own, arena);
+		pal__scratch_init(&p->scratch, side->proposer, s->n_batch, arena);
+	}
 	p->x = pal__arena_take(arena, state_bytes(side));
 	p->kv = pal__arena_take(arena, kv_bytes(side));
 	assert(p->x && p->kv);
@@ -94,7 +117,7 @@ static void project_span(projecting *a)
 		spoil(a, x + i * side->n_embd);
 	pal__project_norm(side, a->s->m, x, n);
 	pal__put_begin(a->s, span);
-	for (a->layer = side->m; a->layer < side->n_layers; a->layer++) {
+	for (a->layer = side->from; a->layer < side->n_layers; a->layer++) {
 		if (!pal__kv_bounded(&a->s->kv->shape, a->layer))
 			continue;
 		pal__project(side, a->s->m, a->layer, x, n, a->p->kv);
@@ -106,14 +129,18 @@ void pal__project_spans(pal__projector *p, pal__runs *r, pal__site *s, const pal
 			size_t n)
 {
 	int64_t at[PAL__RUNS];
+	const pal__sidecar *side = p->side;
+	const pal__site reader = side->proposer ? proposer_site(side, s, &p->scratch) : *s;
+	r = side->proposer ? &p->runs : r;
 	for (size_t i = 0; i < n; i += (size_t)r->n) {
 		int some = n - i < (size_t)r->n ? (int)(n - i) : r->n;
 		projecting a = {.p = p, .r = r, .s = s, .spans = spans + i, .at = at, .n = some};
-		/* With m = n_layers there is nothing to project, and all layers are run. */
-		const pal__tap tap = {.at = keep_states, .user = &a, .n_layers = p->side->m};
-		pal__runs_read(r, s, spans + i, some, at, &tap);
-		pal__runs_put(r, s, spans + i, some, at, p->side->m);
-		for (a.span = 0; a.span < some && p->side->m < p->side->n_layers; a.span++)
+		/* With from = n_layers there is nothing to project, and all layers are run. */
+		const pal__tap tap = {.at = keep_states, .user = &a, .n_layers = side->m};
+		pal__runs_read(r, &reader, spans + i, some, at, &tap);
+		if (!side->proposer)
+			pal__runs_put(r, s, spans + i, some, at, side->from);
+		for (a.span = 0; a.span < some && side->from < side->n_layers; a.span++)
 			project_span(&a);
 	}
 }

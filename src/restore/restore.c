@@ -24,6 +24,42 @@ static bool projects(const pal__restore *r)
 	return r->source == PAL_SOURCE_PROJECT;
 }
 
+/* Whether a proposer could be what its side-car says; path: of that, or NULL. */
+static pal_status check_proposer(const pal_model *m, const pal_model *proposer, const char *path,
+				 pal_error *err)
+{
+	int32_t first;
+	if (!path)
+		return pal__fail(err, PAL_EINVAL,
+				 "a proposer needs a side-car that was fitted with it (pal fit): "
+				 "none is given, and none is beside the model");
+	if (proposer->no_weights)
+		return pal__fail(err, PAL_EINVAL,
+				 "%s, the proposer, was opened without its weights",
+				 proposer->path);
+	if (!pal__tokenizer_same(m->tokenizer, proposer->tokenizer, &first))
+		return pal__fail(err, PAL_EINVAL,
+				 "%s cannot be the proposer: its token %d is not that of %s",
+				 proposer->path, first, m->path);
+	return PAL_OK;
+}
+
+/* Whether a side-car that was read, or none, can project. */
+static pal_status check_side(const pal__sidecar *side, const char *path, pal_error *err)
+{
+	if (!path || side->from >= side->n_layers)
+		return pal__fail(
+			err, PAL_EINVAL,
+			"restoring by projection needs a side-car that has one (pal fit): %s",
+			path ? path : "none is given, and none is beside the model");
+	if (side->separate && !side->proposer)
+		return pal__fail(
+			err, PAL_EINVAL,
+			"%s projects the states of a proposer, %016llx, which is not given", path,
+			(unsigned long long)side->proposer_hash);
+	return PAL_OK;
+}
+
 /* The side-car that is named, or the one beside the model. */
 static pal_status open_side(pal__restore *r, const pal_session_options *o, pal_error *err)
 {
@@ -40,11 +76,11 @@ static pal_status open_side(pal__restore *r, const pal_session_options *o, pal_e
 		memcpy(beside + n - strlen(end), side, sizeof side);
 		path = access(beside, F_OK) ? NULL : beside;
 	}
-	pal_status s = path ? pal__sidecar_open(path, m, &r->side, err) : PAL_OK;
-	if (!s && projects(r) && (!path || r->side.m >= m->h.n_layers))
-		s = pal__fail(err, PAL_EINVAL,
-			      "restoring by projection needs a side-car that has one (pal fit): %s",
-			      path ? path : "none is given, and none is beside the model");
+	pal_status s = o->proposer ? check_proposer(m, o->proposer, path, err) : PAL_OK;
+	if (!s && path)
+		s = pal__sidecar_open(path, m, o->proposer, &r->side, err);
+	if (!s && projects(r))
+		s = check_side(&r->side, path, err);
 	pal__free(beside);
 	return s;
 }
@@ -75,7 +111,7 @@ pal_status pal__restore_shape(pal__restore *r, const pal__site *site, const pal_
 	bool fits = pal__runs_need(site, &runs) && pal__add_size(*bytes, runs, bytes) &&
 		    pal__index_need(&r->index, &index) && pal__add_size(*bytes, index, bytes);
 	if (projects(r))
-		fits = fits && pal__projector_need(&r->side, &runs) &&
+		fits = fits && pal__projector_need(&r->side, site, &runs) &&
 		       pal__add_size(*bytes, runs, bytes);
 	if (spills(r))
 		fits = fits &&
@@ -92,7 +128,7 @@ pal_status pal__restore_init(pal__restore *r, pal__arena *arena, const char *dir
 	r->site.rope = pal__arena_take(arena, PAL__SPAN_ROWS * r->site.m->h.n_rot * sizeof(float));
 	pal__runs_init(&r->runs, &r->site, arena);
 	if (projects(r))
-		pal__projector_init(&r->projector, &r->side, arena);
+		pal__projector_init(&r->projector, &r->side, &r->site, arena);
 	pal_status s = pal__index_init(&r->index, arena, dir, err);
 	if (!s && spills(r))
 		s = pal__spill_init(&r->spill, &r->site, arena, dir, err);
@@ -124,7 +160,7 @@ pal_status pal__restore_keep(pal__restore *r, int64_t end, pal_error *err)
 void pal__restore_tap(void *restore, size_t layer, const pal__scratch *s, int n)
 {
 	pal__restore *r = restore;
-	pal__index_tap(&r->index, layer, s, n);
+	pal__index_tap(&r->index, layer, s, r->site.rows[0].pos, n);
 	if (hides(r))
 		pal__hidden_write(&r->hidden, &r->site, layer, s, n, &r->dropped);
 }
@@ -220,6 +256,8 @@ pal_status pal__restore_fill(pal__restore *r, const int32_t *chunks, const uint8
 		pal__recompute(&r->runs, &r->site, tokens[0], n_tokens[0]);
 	if (!s && n_tokens[1])
 		pal__project_spans(&r->projector, &r->runs, &r->site, tokens[1], n_tokens[1]);
+	if (!s && r->side.proposer)
+		s = pal__model_intact(r->side.proposer, err);
 	const pal__span *last = n && !s ? &spans[n - 1] : NULL;
 	r->site.log = log;
 	r->n_chunks = s ? 0 : n;

@@ -38,9 +38,9 @@ struct pal__restore {
 };
 
 /* Prepares r for a session: site has all but what the arena gives. Options: source, left, slots,
- * spill_type, disk_budget, restore_prefill, side_car; without the last, MODEL.side.gguf beside
- * MODEL.gguf is taken where there is one. Errors: PAL_EINVAL, PAL_ELIMIT and what reading the
- * side-car gives. pal__restore_close, always. */
+ * spill_type, disk_budget, restore_prefill, proposer, side_car; without the last, MODEL.side.gguf
+ * beside MODEL.gguf is taken where there is one. Errors: PAL_EINVAL, PAL_ELIMIT and what reading
+ * the side-car gives. pal__restore_close, always. */
 pal_status pal__restore_shape(pal__restore *r, const pal__site *site, const pal_session_options *o,
 			      size_t *bytes, pal_error *err);
 pal_status pal__restore_init(pal__restore *r, pal__arena *arena, const char *dir, pal_error *err);

@@ -25,6 +25,21 @@ static const char *tensor_name(char out[48], size_t layer, const char *rest)
 
 /* --- reading ------------------------------------------------------------------ */
 
+/* The u64 of a key. *found, where not NULL: whether it is there; else it has to be. */
+static pal_status read_u64(const pal__gguf *g, const char *key, uint64_t *out, bool *found,
+			   pal_error *err)
+{
+	const pal__gguf_kv *kv = pal__gguf_find(g, key);
+	if (found)
+		*found = kv != NULL;
+	if (!kv && found)
+		return PAL_OK;
+	if (!kv || kv->type != PAL__GGUF_U64)
+		return pal__fail(err, PAL_EFORMAT, "%s: the u64 %s is missing", g->path, key);
+	memcpy(out, kv->data, sizeof *out);
+	return PAL_OK;
+}
+
 static pal_status check_model(const pal__gguf *g, const pal_model *model, pal_error *err)
 {
 	pal__str arch = {0};
@@ -41,19 +56,65 @@ static pal_status check_model(const pal__gguf *g, const pal_model *model, pal_er
 		s = pal__gguf_check_sum(g, SUM_KEY, err);
 	if (s != PAL_OK)
 		return s;
-	const pal__gguf_kv *kv = pal__gguf_find(g, "palimpsest.model_hash");
-	uint64_t hash;
-	if (!kv || kv->type != PAL__GGUF_U64)
-		return pal__fail(err, PAL_EFORMAT, "%s: the u64 palimpsest.model_hash is missing",
-				 g->path);
-	memcpy(&hash, kv->data, sizeof hash);
-	if (hash != model->hash)
+	uint64_t hash = 0;
+	s = read_u64(g, "palimpsest.model_hash", &hash, NULL, err);
+	if (s == PAL_OK && hash != model->hash)
 		return pal__fail(err, PAL_EINVAL,
 				 "%s is the side-car of another model: of %016llx, but %s is "
 				 "%016llx",
 				 g->path, (unsigned long long)hash, model->path,
 				 (unsigned long long)model->hash);
+	return s;
+}
+
+/* The proposer that is given is the one of the side-car, by its hash. */
+static pal_status check_proposer(const pal__sidecar *s, const pal__gguf *g,
+				 const pal_model *proposer, pal_error *err)
+{
+	if (!s->separate)
+		return pal__fail(err, PAL_EINVAL,
+				 "%s projects the model's own states: it has no use for %s, the "
+				 "proposer",
+				 g->path, proposer->path);
+	if (s->proposer_hash != proposer->hash)
+		return pal__fail(err, PAL_EINVAL,
+				 "%s was fitted with another proposer: with %016llx, but %s is "
+				 "%016llx",
+				 g->path, (unsigned long long)s->proposer_hash, proposer->path,
+				 (unsigned long long)proposer->hash);
 	return PAL_OK;
+}
+
+/* Whose states, and what they are: sets separate, proposer, m, n_embd and from. */
+static pal_status read_states(pal__sidecar *s, const pal__gguf *g, const pal_model *model,
+			      pal_model *proposer, pal_error *err)
+{
+	static const char layers[] = "palimpsest.proposer.layers",
+			  embd[] = "palimpsest.proposer.embd";
+	int64_t n = (int64_t)model->h.n_layers, e = (int64_t)model->h.n_embd, m = 0;
+	int64_t least_n = 1, most_n = PAL__MAX_LAYERS, least_e = 1, most_e = PAL__MAX_EMBD;
+	pal_status st =
+		read_u64(g, "palimpsest.proposer.hash", &s->proposer_hash, &s->separate, err);
+	if (st == PAL_OK && proposer)
+		st = check_proposer(s, g, proposer, err);
+	if (st == PAL_OK && !s->separate && (pal__gguf_find(g, layers) || pal__gguf_find(g, embd)))
+		st = pal__fail(err, PAL_EFORMAT,
+			       "%s: the proposer's shape is there without its hash", g->path);
+	if (st == PAL_OK && proposer) {
+		least_n = most_n = (int64_t)proposer->h.n_layers;
+		least_e = most_e = (int64_t)proposer->h.n_embd;
+	}
+	if (st == PAL_OK && s->separate)
+		st = pal__gguf_int(g, layers, true, least_n, most_n, &n, err);
+	if (st == PAL_OK && s->separate)
+		st = pal__gguf_int(g, embd, true, least_e, most_e, &e, err);
+	if (st == PAL_OK)
+		st = pal__gguf_int(g, "palimpsest.project.layer", true, 1, n, &m, err);
+	s->proposer = proposer;
+	s->m = (size_t)m;
+	s->n_embd = (size_t)e;
+	s->from = s->separate ? 0 : s->m;
+	return st;
 }
 
 static pal_status check_heads(const pal__gguf *g, const char *key, const pal_model *model,
@@ -132,11 +193,12 @@ static pal_status find_tensor(const pal__gguf *g, size_t layer, const char *rest
 static pal_status each_layer(pal__sidecar *s, const pal__gguf *g, pal_error *err)
 {
 	size_t at = 0;
-	for (size_t i = 0; i < s->n_layers - s->m; i++) {
+	for (size_t i = 0; i < s->n_layers - s->from; i++) {
 		const pal__gguf_tensor *w, *b;
-		pal_status st = find_tensor(g, s->m + i, "weight", s->n_embd, 2 * s->n_kv, &w, err);
+		size_t layer = s->from + i;
+		pal_status st = find_tensor(g, layer, "weight", s->n_embd, 2 * s->n_kv, &w, err);
 		if (st == PAL_OK)
-			st = find_tensor(g, s->m + i, "bias", 2 * s->n_kv, 1, &b, err);
+			st = find_tensor(g, layer, "bias", 2 * s->n_kv, 1, &b, err);
 		if (st != PAL_OK)
 			return st;
 		pal__matrix *m = &s->weights[i];
@@ -157,7 +219,7 @@ static pal_status each_layer(pal__sidecar *s, const pal__gguf *g, pal_error *err
 
 static pal_status read_projection(pal__sidecar *s, const pal__gguf *g, pal_error *err)
 {
-	size_t n = s->n_layers - s->m;
+	size_t n = s->n_layers - s->from;
 	if (g->n_tensors != 2 * n)
 		return pal__fail(err, PAL_EFORMAT, "%s has %zu tensors instead of %zu", g->path,
 				 g->n_tensors, 2 * n);
@@ -180,21 +242,15 @@ static pal_status read_projection(pal__sidecar *s, const pal__gguf *g, pal_error
 }
 
 static pal_status read_all(pal__sidecar *s, const pal__gguf *g, const pal_model *model,
-			   pal_error *err)
+			   pal_model *proposer, pal_error *err)
 {
-	int64_t m = 0;
+	s->n_layers = model->h.n_layers;
+	s->n_kv = model->h.n_kv_heads * model->h.head_dim;
 	pal_status st = check_model(g, model, err);
 	if (st == PAL_OK)
-		st = pal__gguf_int(g, "palimpsest.project.layer", true, 1,
-				   (int64_t)model->h.n_layers, &m, err);
-	if (st != PAL_OK)
-		return st;
-	s->m = (size_t)m;
-	s->n_layers = model->h.n_layers;
-	s->n_embd = model->h.n_embd;
-	s->n_kv = model->h.n_kv_heads * model->h.head_dim;
-	s->eps = model->h.rms_eps;
-	st = read_heads(g, "palimpsest.select.first", model, &s->first, err);
+		st = read_states(s, g, model, proposer, err);
+	if (st == PAL_OK)
+		st = read_heads(g, "palimpsest.select.first", model, &s->first, err);
 	if (st == PAL_OK)
 		st = read_heads(g, "palimpsest.select.later", model, &s->later, err);
 	if (st == PAL_OK)
@@ -202,15 +258,15 @@ static pal_status read_all(pal__sidecar *s, const pal__gguf *g, const pal_model 
 	return st;
 }
 
-pal_status pal__sidecar_open(const char *path, const pal_model *model, pal__sidecar *out,
-			     pal_error *err)
+pal_status pal__sidecar_open(const char *path, const pal_model *model, pal_model *proposer,
+			     pal__sidecar *out, pal_error *err)
 {
 	pal__gguf g = {0};
 	pal__sidecar s = {0};
 	pal_status st = pal__gguf_open(path, &g, err);
 	if (st != PAL_OK)
 		return st;
-	st = read_all(&s, &g, model, err);
+	st = read_all(&s, &g, model, proposer, err);
 	/* What a shrunken file made of a value is not what the message should be about. */
 	if (pal__file_shrunk(&g.file))
 		st = pal__gguf_shrunk(&g, err);
@@ -255,16 +311,38 @@ static void put_weights(pal__gguf_writer *w, const char *name, const float *x, s
 			     fits ? (const void *)halves : x);
 }
 
+static void put_proposer(pal__gguf_writer *w, const pal_model *p)
+{
+	uint32_t layers = (uint32_t)p->h.n_layers, embd = (uint32_t)p->h.n_embd;
+	pal__gguf_put(w, "palimpsest.proposer.hash", PAL__GGUF_U64, &p->hash);
+	pal__gguf_put(w, "palimpsest.proposer.layers", PAL__GGUF_U32, &layers);
+	pal__gguf_put(w, "palimpsest.proposer.embd", PAL__GGUF_U32, &embd);
+	pal__gguf_put_string(w, "palimpsest.proposer.name", p->name);
+}
+
+/* The first layer that is projected, and how many values a state has. */
+static size_t first_layer(const pal__sidecar_content *c)
+{
+	return c->proposer ? 0 : c->m;
+}
+
+static size_t state_size(const pal__sidecar_content *c, const pal_model *model)
+{
+	return (c->proposer ? c->proposer : model)->h.n_embd;
+}
+
 static void put_all(pal__gguf_writer *w, const pal_model *model, const pal__sidecar_content *c,
 		    uint16_t *halves)
 {
 	uint32_t version = VERSION, m = (uint32_t)c->m;
-	size_t n = model->h.n_layers - c->m, cols = model->h.n_embd;
+	size_t from = first_layer(c), n = model->h.n_layers - from, cols = state_size(c, model);
 	size_t rows = 2 * model->h.n_kv_heads * model->h.head_dim;
 	pal__gguf_put_string(w, "general.architecture", ARCHITECTURE);
 	pal__gguf_put_string(w, "general.name", model->name);
 	pal__gguf_put(w, "palimpsest.version", PAL__GGUF_U32, &version);
 	pal__gguf_put(w, "palimpsest.model_hash", PAL__GGUF_U64, &model->hash);
+	if (c->proposer)
+		put_proposer(w, c->proposer);
 	pal__gguf_put(w, "palimpsest.fit.tokens", PAL__GGUF_U64, &c->tokens);
 	pal__gguf_put(w, "palimpsest.project.layer", PAL__GGUF_U32, &m);
 	pal__gguf_put_array(w, "palimpsest.project.lambda", PAL__GGUF_F32, c->lambda, n);
@@ -274,9 +352,9 @@ static void put_all(pal__gguf_writer *w, const pal_model *model, const pal__side
 	put_heads(w, "palimpsest.select.later", c->later);
 	for (size_t i = 0; i < n; i++) {
 		char name[48];
-		put_weights(w, tensor_name(name, c->m + i, "weight"), c->weights[i], cols, rows,
+		put_weights(w, tensor_name(name, from + i, "weight"), c->weights[i], cols, rows,
 			    halves + i * rows * cols);
-		pal__gguf_put_tensor(w, tensor_name(name, c->m + i, "bias"), PAL__F32, rows, 1,
+		pal__gguf_put_tensor(w, tensor_name(name, from + i, "bias"), PAL__F32, rows, 1,
 				     c->bias[i]);
 	}
 }
@@ -285,8 +363,8 @@ pal_status pal__sidecar_write(const char *path, const pal_model *model,
 			      const pal__sidecar_content *c, pal_error *err)
 {
 	pal__gguf_writer w = {0};
-	size_t n = (model->h.n_layers - c->m) * model->h.n_embd * 2 * model->h.n_kv_heads *
-		   model->h.head_dim;
+	size_t n = (model->h.n_layers - first_layer(c)) * state_size(c, model) * 2 *
+		   model->h.n_kv_heads * model->h.head_dim;
 	uint16_t *halves = pal__calloc(n + 1, sizeof *halves);
 	if (!halves)
 		return pal__fail_memory(err, "the side-car", n * sizeof *halves);
@@ -304,6 +382,7 @@ typedef struct {
 	const pal__kernels *k;
 	const pal__matrix *w;
 	const float *x, *bias;
+	float eps;
 	float *out; /* x itself, to be normalised, or the projection's */
 	size_t n;
 } projection;
@@ -313,7 +392,7 @@ static void norm_item(void *arg, size_t row, int worker)
 	const projection *p = arg;
 	size_t e = p->s->n_embd;
 	(void)worker;
-	p->k->rms_norm(p->x + row * e, p->s->ones, e, p->s->eps, p->out + row * e);
+	p->k->rms_norm(p->x + row * e, p->s->ones, e, p->eps, p->out + row * e);
 }
 
 /* One tile of outputs. */
@@ -331,7 +410,8 @@ static void tile_item(void *arg, size_t tile, int worker)
 
 void pal__project_norm(const pal__sidecar *s, const pal_model *model, float *x, size_t n)
 {
-	projection p = {.s = s, .k = model->kernels, .x = x, .out = x};
+	float eps = (s->proposer ? s->proposer : model)->h.rms_eps;
+	projection p = {.s = s, .k = model->kernels, .x = x, .eps = eps, .out = x};
 	pal__pool_run(model->pool, n, norm_item, &p);
 }
 
@@ -340,9 +420,9 @@ void pal__project(const pal__sidecar *s, const pal_model *model, size_t layer, c
 {
 	projection p = {.s = s,
 			.k = model->kernels,
-			.w = &s->weights[layer - s->m],
+			.w = &s->weights[layer - s->from],
 			.x = x,
-			.bias = s->bias + (layer - s->m) * 2 * s->n_kv,
+			.bias = s->bias + (layer - s->from) * 2 * s->n_kv,
 			.out = out,
 			.n = n};
 	pal__pool_run(model->pool, p.w->n_tiles, tile_item, &p);

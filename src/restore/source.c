@@ -61,14 +61,20 @@ static int run_count(const pal__site *s)
 	return n < 1 ? 1 : n > PAL__RUNS ? PAL__RUNS : (int)n;
 }
 
+/* Of the site's model, which may be another one than the K/V are of: a proposer. */
 static pal__kv_shape run_shape(const pal__site *s)
 {
-	pal__kv_shape shape = s->kv->shape;
-	shape.n_ctx = run_length(s);
-	shape.sink = shape.window = shape.reread = 0;
-	shape.slots = 0;
-	shape.piece = ((size_t)s->n_batch + PAL__ATTN_BLOCK - 1) / PAL__ATTN_BLOCK + 1;
-	return shape;
+	const pal__hparams *h = &s->m->h;
+	return (pal__kv_shape){
+		.n_layers = h->n_layers,
+		.n_kv_heads = h->n_kv_heads,
+		.head_dim = h->head_dim,
+		.n_ctx = run_length(s),
+		.kind = s->kv->shape.kind,
+		.packed = s->kv->shape.packed,
+		.slide = h->window,
+		.slide_every = h->window_every,
+		.piece = ((size_t)s->n_batch + PAL__ATTN_BLOCK - 1) / PAL__ATTN_BLOCK + 1};
 }
 
 static size_t angle_bytes(const pal__site *s)

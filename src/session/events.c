@@ -43,6 +43,7 @@ static pal_status read_again(pal_session *s, const pal__recalling *r, pal_error 
 {
 	pal__tap tap = {.at = pal__restore_tap, .user = &s->restore};
 	size_t n_vocab = s->model->h.n_vocab;
+	pal__index_restart(&s->restore.index, r->at - r->reread);
 	for (int64_t pos = r->at - r->reread; pos < r->at;) {
 		size_t n = (size_t)(r->at - pos);
 		n = n < (size_t)s->n_batch ? n : (size_t)s->n_batch;
@@ -136,19 +137,47 @@ static int32_t best_new(const pal__found *found, size_t n_found, float least, co
 	return -1;
 }
 
-/* Adds to the set up to `most` of what a scoring finds below `end`. */
+/* Adds to the set up to `most` of the chunks found. */
+static void add_found(const pal_session *s, const pal__found *found, size_t n_found, int most,
+		      int32_t *set, int *n)
+{
+	for (int32_t c; most > 0 && *n < s->restore.slots; most--) {
+		c = best_new(found, n_found, CLEAR, set, *n);
+		if (c < 0)
+			break;
+		add_sorted(set, n, c);
+	}
+}
+
+/* Adds what attention looks for below `end`. */
 static pal_status choose(pal_session *s, int64_t end, int rows, bool later, int most, int32_t *set,
 			 int *n, pal_error *err)
 {
 	pal__found found[PAL__MAX_FOUND];
 	size_t count;
+	if (s->o.selection == PAL_SELECT_LEXICAL)
+		return PAL_OK;
 	pal_status status = score(s, end, rows, later, found, &count, err);
-	for (int32_t c; !status && most > 0 && *n < s->restore.slots; most--) {
-		c = best_new(found, count, CLEAR, set, *n);
-		if (c < 0)
-			break;
-		add_sorted(set, n, c);
-	}
+	if (!status)
+		add_found(s, found, count, most, set, n);
+	return status;
+}
+
+/* Adds what shares words with the `reread` positions before `at`, where this is asked for: once for
+ * each question, since what is brought back changes nothing about them. Beside attention, one. */
+static pal_status choose_words(pal_session *s, int64_t at, int reread, int64_t end, int most,
+			       int32_t *set, int *n, pal_error *err)
+{
+	pal__found found[PAL__MAX_FOUND];
+	size_t count;
+	if (s->o.selection == PAL_SELECT_ATTENTION)
+		return PAL_OK;
+	double start = pal__now();
+	pal_status status = pal__lexical_score(&s->log_file, s->kv.shape.sink, end, at,
+					       (size_t)reread, found, &count, err);
+	s->select_s += pal__now() - start;
+	if (!status)
+		add_found(s, found, count, s->o.selection == PAL_SELECT_BOTH ? 1 : most, set, n);
 	return status;
 }
 
@@ -167,8 +196,12 @@ pal_status pal_session_restore(pal_session *s, pal_error *err)
 	/* What an earlier question brought back is put away before this one is read. */
 	status = event_now(s, &r, err);
 	for (int round = 0; !status && round < s->o.rounds; round++) {
-		status = choose(s, end, PAL__SCORED_ROWS, round > 0, s->o.round_chunks, set, &n,
-				err);
+		if (!round)
+			status = choose_words(s, s->length, reread, end, s->o.round_chunks, set, &n,
+					      err);
+		if (!status)
+			status = choose(s, end, PAL__SCORED_ROWS, round > 0, s->o.round_chunks, set,
+					&n, err);
 		if (status || n == r.n)
 			break;
 		r.n = n;
@@ -203,7 +236,8 @@ static pal_status look(pal_session *s, int32_t *set, int *n, pal_error *err)
 	pal__found found[PAL__MAX_FOUND];
 	size_t n_found;
 	*n = 0;
-	if (!s->restores || s->o.no_restore_generated || s->stale || s->settled || !r->index.n_rows)
+	if (!s->restores || s->o.no_restore_generated || s->stale || s->settled ||
+	    r->index.q_end == r->index.q_from || s->o.selection == PAL_SELECT_LEXICAL)
 		return PAL_OK;
 	int64_t end = pal__restore_end(r, s->length - 1);
 	pal_status status = score(s, end, 1, true, found, &n_found, err);
@@ -257,6 +291,8 @@ pal_status pal__session_restore_prefill(pal_session *s, int64_t at, float *logit
 	if (!end)
 		return PAL_OK;
 	pal_status status = pal__restore_keep(&s->restore, end, err);
+	if (!status)
+		status = choose_words(s, at, reread, end, s->restore.slots, set, &r.n, err);
 	if (!status)
 		status = choose(s, end, PAL__ATTN_BLOCK, false, s->restore.slots, set, &r.n, err);
 	if (status || (!r.n && !s->restore.n_chunks))

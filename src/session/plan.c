@@ -32,6 +32,8 @@ static pal_status check(const pal_model *m, const pal_session_options *o, pal_er
 	if (o->kv_policy != PAL_KV_FULL && o->kv_policy != PAL_KV_WINDOW &&
 	    o->kv_policy != PAL_KV_RESTORED)
 		return pal__fail(err, PAL_EINVAL, "K/V policy %d is not known", (int)o->kv_policy);
+	if ((unsigned)o->selection > PAL_SELECT_BOTH)
+		return pal__fail(err, PAL_EINVAL, "selection %d is not known", (int)o->selection);
 	if (o->exact_full_layers && !m->h.window)
 		return pal__fail(
 			err, PAL_EINVAL,

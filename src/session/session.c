@@ -427,6 +427,7 @@ static void empty(pal_session *s)
 	s->restore.kept = s->restore.index.end = s->restore.spill.end = 0;
 	s->restore.hidden.doubt_from = s->restore.hidden.doubt_end = 0;
 	s->restore.n_chunks = 0;
+	pal__index_restart(&s->restore.index, 0);
 }
 
 /* Log and events once more, from the start. */
@@ -510,7 +511,7 @@ pal_status pal_session_truncate(pal_session *s, int64_t n, pal_error *err)
 	r->kept = r->kept < n ? r->kept : n;
 	r->index.end = r->index.end < n ? r->index.end : n;
 	r->spill.end = r->spill.end < n ? r->spill.end : n;
-	r->index.n_rows = 0;
+	pal__index_cut(&r->index, n);
 	s->has_logits = s->settled = false;
 	s->hidden = NULL;
 	s->length = n;
@@ -561,7 +562,7 @@ void pal__session_rewind(pal_session *s, const pal__mark *m)
 	r->kept = m->kept;
 	r->index.end = m->index_end;
 	r->spill.end = m->spill_end;
-	r->index.n_rows = 0;
+	pal__index_restart(&r->index, m->length);
 	r->n_chunks = m->n_chunks;
 	memcpy(r->chunks, m->chunks, sizeof m->chunks);
 	memcpy(r->sources, m->sources, sizeof m->sources);

@@ -13,6 +13,7 @@
 #ifndef PAL_SESSION_SESSION_H
 #define PAL_SESSION_SESSION_H
 
+#include "restore/lexical.h"
 #include "restore/restore.h"
 
 struct pal_session {

@@ -37,7 +37,7 @@ static void stand_at(const checking *c, size_t i)
 	s->has_logits = true;
 	s->settled = false;
 	s->hidden = s->scratch.x + i * s->model->h.n_embd;
-	s->restore.index.n_rows = s->restores ? (int)i + 1 : 0;
+	s->restore.index.q_end = s->length;
 }
 
 /* Whether the next guess is what comes next. */

@@ -438,6 +438,20 @@ size_t pal__tokenizer_n_tokens(const pal__tokenizer *t)
 	return t->n;
 }
 
+bool pal__tokenizer_same(const pal__tokenizer *a, const pal__tokenizer *b, int32_t *first)
+{
+	size_t n = a->n > b->n ? a->n : b->n;
+	for (size_t i = 0; i < n; i++) {
+		*first = (int32_t)i;
+		if (i >= a->n || i >= b->n || (a->flags[i] ^ b->flags[i]) & PAL__IS_SPECIAL)
+			return false;
+		pal__str x = pal__token_bytes(a, *first), y = pal__token_bytes(b, *first);
+		if (x.n != y.n || memcmp(x.s, y.s, x.n))
+			return false;
+	}
+	return true;
+}
+
 uint64_t pal__tokenizer_hash(const pal__tokenizer *t)
 {
 	uint64_t h = XXH3_64bits_withSeed(t->bytes, t->at[t->n], t->n);

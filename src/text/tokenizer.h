@@ -78,6 +78,10 @@ pal_status pal__tokenize(const pal__tokenizer *t, const char *text, size_t n, un
 
 size_t pal__tokenizer_n_tokens(const pal__tokenizer *t);
 
+/* Whether every id stands for the same bytes in both, and is special in both or in none: ids of one
+ * may be given to a model of the other. Else *first is the first id that does not. */
+bool pal__tokenizer_same(const pal__tokenizer *a, const pal__tokenizer *b, int32_t *first);
+
 /* XXH3-64 of what the ids stand for: the bytes of every token. */
 uint64_t pal__tokenizer_hash(const pal__tokenizer *t);
 

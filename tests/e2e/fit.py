@@ -85,12 +85,55 @@ class Fit(unittest.TestCase):
 
     def test_tasks(self):
         report = json.loads(self.good("fit", MODEL, "-f", self.text, "-o", self.path("a.gguf"),
-                                      "--tokens", 6000, "--tasks", TASKS, "--json"))
+                                      "--tokens", 6000, "--tasks", TASKS, "--questions", 5,
+                                      "--json"))
         self.assertGreater(report["select"]["questions"], 100)
         self.assertGreater(report["select_later"]["questions"], 50)
+        # An untrained model recalls nothing, but each m was asked.
+        recall = report["recall"]
+        self.assertEqual([r["m"] for r in recall["project"]],
+                         sorted({e["m"] for e in report["errors"]}))
+        for asked in [recall["recompute"], *recall["project"]]:
+            self.assertEqual(asked["questions"], 8)  # two of each kind
+            self.assertLess(asked["right"], 4)
+        self.assertEqual(sorted(os.listdir(self.folder.name)), ["a.gguf", "text.txt"])
+        out = self.good("fit", MODEL, "-f", self.text, "-o", self.path("a.gguf"), "--tokens", 6000,
+                        "--tasks", TASKS, "--questions", 4, "--layer", 3)
+        self.assertRegex(out, r"(?m)^\* m = 3 +recall 0\.\d+  3: ")
+        self.assertIn("of 4 questions", out)
         self.fails("--tasks needs", "-o", self.path("b.gguf"), "--tasks", TASKS)
         self.fails("nothing.json: No such file", "-f", self.text, "-o", self.path("b.gguf"),
                    "--tasks", self.path("nothing.json"))
+
+    def test_proposer(self):
+        """The model as its own proposer; a copy is the same proposer, another model is not."""
+        side, other = self.path("p.gguf"), self.path("other.gguf")
+        args = ("-f", self.text, "-o", side, "--tokens", 6000, "--proposer", MODEL)
+        report = json.loads(self.good("fit", MODEL, *args, "--json"))
+        layers = {e["m"] for e in report["errors"]}
+        self.assertEqual(len(layers), 2)  # the input of the last layer, and its output
+        own = [e for e in report["errors"] if e["m"] == e["layer"] == min(layers)]
+        self.assertTrue(own and own[0]["k"] < 0.01 and own[0]["v"] < 0.01)
+        self.assertEqual(min(e["layer"] for e in report["errors"]), 0)
+        self.assertEqual(report["proposer"]["hash"], report["model"]["hash"])
+        self.assertIn("all layers are projected from state", self.good("fit", MODEL, *args))
+        run = ("run", MODEL, "-p", prose(60), "-n", 4, "--ignore-eos", "--kv", "restored",
+               "--window", 64, "--restore", "project", "--side", side, "--json")
+        memory = json.loads(self.good(*run, "--proposer", MODEL))["memory"]
+        self.assertGreater(memory["filled"]["project"], 0)
+        self.assertEqual(memory["fallbacks"], 0)
+        mkmodel = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tools/mkmodel.py")
+        for vocab in (512, 300):
+            subprocess.run([sys.executable, mkmodel, other, "--type", "q8_0", "--seed", "7",
+                            "--vocab", str(vocab)], check=True, capture_output=True)
+            p = self.pal(*run, "--proposer", other)
+            self.assertEqual(p.returncode, 1)
+            self.assertIn(b"another proposer" if vocab == 512 else b"cannot be the proposer",
+                          p.stderr)
+        self.assertIn(b"which is not given", self.pal(*run).stderr)
+        self.fails("cannot be the proposer", *args[:2], "-o", self.path("b.gguf"), "--proposer",
+                   other)
+        self.fails("would write over", "-f", self.text, "-o", other, "--proposer", other)
 
     def test_refused(self):
         out = self.path("b.gguf")

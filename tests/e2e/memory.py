@@ -98,10 +98,26 @@ class Policies(Case):
                 self.assertEqual(short[key], long[key], (kv, key))
 
     def test_the_same_bits(self):
-        args = ("--kv", "restored", "--window", 64)
-        out = self.report(1200, *args)
-        for more in (("--batch", 7), ("-t", 1), ("-t", 3), ("--isa", "scalar")):
-            self.assertEqual(self.report(1200, *args, *more)["ids"], out["ids"], more)
+        for args in (("--window", 64), ("--window", 64, "--restore-prefill")):
+            args += ("--kv", "restored")
+            out = self.report(1200, *args)
+            for more in (("--batch", 7), ("-t", 1), ("-t", 3), ("--isa", "scalar")):
+                self.assertEqual(self.report(1200, *args, *more)["ids"], out["ids"], more)
+
+    def test_select(self):
+        """Words choose once, before the answer; beside attention they add one chunk at most."""
+        args = ("--kv", "restored", "--round-chunks", 3, "--rounds", 2)
+        lexical = self.report(1000, *args, "--select", "lexical")["memory"]
+        self.assertEqual((lexical["rounds"], lexical["events"]), (1, 2))
+        self.assertEqual(lexical["filled"]["recompute"], 3)
+        self.assertEqual(self.report(1000, *args, "--select", "attention")["ids"],
+                         self.report(1000, *args)["ids"])
+        both = self.report(1000, *args, "--select", "both")["memory"]
+        self.assertGreater(both["filled"]["recompute"], 0)
+        for select in ("lexical", "both"):
+            out = self.report(1000, *args, "--select", select)["ids"]
+            for more in (("--batch", 7), ("-t", 3), ("--isa", "scalar")):
+                self.assertEqual(self.report(1000, *args, "--select", select, *more)["ids"], out)
 
     def test_figures(self):
         run = ("run", self.model, "--ids", "-n", 3, "--ignore-eos")
@@ -168,7 +184,7 @@ class Budgets(Case):
             for value in values.split():
                 self.fails(f"{option} {value}: must be a whole number from 1 to", *kv, option,
                            value)
-        for option in ("--kv", "--positions", "--restore", "--spill-type"):
+        for option in ("--kv", "--positions", "--restore", "--select", "--spill-type"):
             self.fails(f"{option} no: must be one of", option, "no")
         for option, value in (("--window", 64), ("--restored", 2), ("--kv-budget", "1M")):
             self.fails("need the policy window or restored", option, value)

@@ -121,16 +121,24 @@ class Recall(unittest.TestCase):
     def test_turns_selection_and_positions(self):
         p = self.run_pal("recall", MODEL, *self.usual(
             "--turns", "50", "--json", "--no-controls", "--lengths", "4000", "--oracle-max", "1",
-            "--arms", "recompute:original,recompute:oracle,spill:random",
-            "--restored", "8"))
+            "--arms", "recompute:original,recompute:oracle,spill:random,recompute:lexical,"
+            "recompute:both", "--restored", "8"))
         self.assertEqual(p.returncode, 0, p.stderr)
         e = json.loads(p.stdout)
         self.assertEqual([a["name"] for a in e["arms"][2:]],
-                         ["recompute:original", "recompute:oracle", "spill-f16:random"])
+                         ["recompute:original", "recompute:oracle", "spill-f16:random",
+                          "recompute:lexical", "recompute:both"])
         turns = {f["arm"]: f["n"] for f in e["figures"] if f["kind"] == "turns"}
         self.assertEqual(turns, {"window": 50, "recompute:original": 50})
         found = {f["arm"]: f["found"] for f in e["figures"] if f["kind"] == "key"}
         self.assertEqual(found["recompute:oracle"], 2)
+        chunks = {f["arm"]: f["chunks"] for f in e["figures"] if f["kind"] == "key"}
+        self.assertEqual(chunks["recompute:lexical"], 2 * 2)  # a round of two a question
+        self.assertNotEqual(chunks["recompute:both"], chunks["recompute:lexical"])
+        evidence = self.path("selections.json")
+        with open(evidence, "wb") as f:
+            f.write(p.stdout)
+        self.assertEqual(self.run_pal("check", evidence).returncode, 0)
 
     def test_exact_full_layers(self):
         p = self.run_pal("recall", HYBRID, *self.usual("--json", "--exact-full-layers",

@@ -246,9 +246,10 @@ def corpora():
 
 
 def sidecar(first=(1026, 2), later=(0,), m=1, layers=2, kind="f16", odd=False, drop="", keys=(),
-            shape=(8, 16), value=None, bias="f32"):
-    """Layers from m on of a model of 3 layers, n_embd 8, two kv heads of 4 and 4 heads. The fuzz
-    target makes hash and checksum fit where the number of bytes is even."""
+            shape=(8, 16), value=None, bias="f32", proposer=None):
+    """Layers from m on of a model of 3 layers, n_embd 8, two kv heads of 4 and 4 heads; or all
+    `layers` of them from the states of a proposer of (layers, n_embd), in the target (2, 12). The
+    fuzz target makes hashes and checksum fit where the number of bytes is even."""
     own = {"palimpsest.sum": key("palimpsest.sum", U64, 0),
            "general.architecture": key("general.architecture", STRING, "palimpsest-side"),
            "palimpsest.version": key("palimpsest.version", U32, 1),
@@ -256,10 +257,17 @@ def sidecar(first=(1026, 2), later=(0,), m=1, layers=2, kind="f16", odd=False, d
            "palimpsest.project.layer": key("palimpsest.project.layer", U32, m),
            "palimpsest.select.first": array("palimpsest.select.first", U32, first),
            "palimpsest.select.later": array("palimpsest.select.later", U32, later)}
+    if proposer:
+        own.update({"palimpsest.proposer.hash": key("palimpsest.proposer.hash", U64, 0),
+                    "palimpsest.proposer.layers": key("palimpsest.proposer.layers", U32,
+                                                      proposer[0]),
+                    "palimpsest.proposer.embd": key("palimpsest.proposer.embd", U32, proposer[1])})
+        shape = (proposer[1], 16)
     own.update({text[0]: text[1] for text in keys})
     own.pop(drop, None)
     tensors, data = [], b""
-    for layer in range(m, m + layers):
+    first_layer = 0 if proposer else m
+    for layer in range(first_layer, first_layer + layers):
         for name, dims, t in (("weight", shape, kind), ("bias", (16, 1), bias)):
             tensors.append(tensor(f"project.{layer}.{name}", dims, t, len(data)))
             size = TYPES[t][2] * dims[0] * dims[1] // TYPES[t][1]
@@ -278,6 +286,18 @@ def sidecars():
         "good-f32": sidecar(kind="f32", m=2, layers=1),
         "good-no-layers": sidecar(m=3, layers=0),
         "good-heads-16": sidecar(first=[i % 4 + i // 4 % 3 * 1024 for i in range(12)]),
+        "good-proposer": sidecar(proposer=(2, 12), layers=3),
+        "good-proposer-output": sidecar(proposer=(2, 12), layers=3, m=2),
+        "good-proposer-other-shape": sidecar(proposer=(5, 4), layers=3, m=4),
+        "bad-proposer-layer": sidecar(proposer=(2, 12), layers=3, m=3),
+        "bad-proposer-layers-few": sidecar(proposer=(2, 12), layers=2),
+        "bad-proposer-embd": sidecar(proposer=(2, 2**31), layers=0),
+        "bad-proposer-embd-0": sidecar(proposer=(2, 0), layers=0),
+        "bad-proposer-hash-type": sidecar(proposer=(2, 12), layers=3, keys=[
+            ("palimpsest.proposer.hash", key("palimpsest.proposer.hash", U32, 1))]),
+        **{"bad-proposer-no-" + name: sidecar(proposer=(2, 12), layers=3,
+                                              drop="palimpsest.proposer." + name)
+           for name in ("hash", "layers", "embd")},
         "bad-sum": sidecar(odd=True),
         "bad-heads-none": sidecar(first=()),
         "bad-heads-many": sidecar(first=range(17)),

@@ -1,6 +1,6 @@
-/* Any bytes as a side-car: what the headers promise of one that opens. The hash of the model and
- * the checksum are made to fit, where there is a place for them, as by somebody who means harm;
- * with an odd number of bytes, only the hash is.
+/* Any bytes as a side-car, with a proposer and without: what the headers promise of one that opens.
+ * The hashes of the models and the checksum are made to fit, where there is a place for them, as by
+ * somebody who means harm; with an odd number of bytes, only the hash is.
  */
 #include <math.h>
 #include <stdint.h>
@@ -30,6 +30,7 @@ static pal_model model = {
 	.path = name,
 	.hash = 0x1234,
 };
+static pal_model proposer = {.h = {.n_layers = 2, .n_embd = 12}, .path = name, .hash = 0x5678};
 
 static void fill(int fd, size_t size)
 {
@@ -54,6 +55,7 @@ static bool set(const char *path, const char *key, uint64_t value)
 static void seal(int fd, const char *path, size_t size)
 {
 	set(path, "palimpsest.model_hash", model.hash);
+	set(path, "palimpsest.proposer.hash", proposer.hash);
 	if (size % 2 == 0 && set(path, "palimpsest.sum", 0))
 		set(path, "palimpsest.sum", XXH3_64bits(bytes, size));
 	fill(fd, size);
@@ -71,23 +73,42 @@ static void check_heads(const pal__heads *h)
 
 static void check_sidecar(const pal__sidecar *s)
 {
-	float row[8], x[2 * 8], out[2 * 16];
-	CHECK(s->m >= 1 && s->m <= s->n_layers && s->n_layers == 3 && s->n_kv == 8);
+	static float row[PAL__MAX_EMBD], x[2 * PAL__MAX_EMBD];
+	float out[2 * 16];
+	CHECK(s->n_layers == 3 && s->n_kv == 8 && s->m >= 1 && s->from <= s->n_layers);
+	CHECK(s->separate ? s->from == 0 : s->from == s->m && s->n_embd == model.h.n_embd);
+	CHECK(!s->proposer || (s->separate && s->proposer == &proposer &&
+			       s->m <= proposer.h.n_layers && s->n_embd == proposer.h.n_embd));
 	check_heads(&s->first);
 	check_heads(&s->later);
-	for (size_t l = 0; l < s->n_layers - s->m; l++) {
+	for (size_t l = 0; l < s->n_layers - s->from; l++) {
 		for (size_t r = 0; r < 2 * s->n_kv; r++) {
 			pal__matrix_row(&s->weights[l], r, row);
-			for (size_t k = 0; k < 8; k++)
+			for (size_t k = 0; k < s->n_embd; k++)
 				CHECK(isfinite(row[k]));
 			CHECK(isfinite(s->bias[l * 2 * s->n_kv + r]));
 		}
-		for (size_t k = 0; k < 16; k++)
-			x[k] = (float)k - 8;
+		for (size_t k = 0; k < 2 * s->n_embd; k++)
+			x[k] = (float)(k % 16) - 8;
 		pal__project_norm(s, &model, x, 2);
-		pal__project(s, &model, s->m + l, x, 2, out);
+		pal__project(s, &model, s->from + l, x, 2, out);
 		sink += out[0];
 	}
+}
+
+static void open_with(const char *path, pal_model *with)
+{
+	int64_t live = pal__mem_live();
+	pal_error err = {0};
+	pal__sidecar s;
+	if (pal__sidecar_open(path, &model, with, &s, &err) == PAL_OK) {
+		CHECK(s.proposer == with);
+		check_sidecar(&s);
+		pal__sidecar_close(&s);
+	} else {
+		CHECK(err.text[0]);
+	}
+	CHECK(pal__mem_live() == live);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -106,15 +127,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		memcpy(bytes, data, size);
 	fill(fd, size);
 	seal(fd, path, size);
-	int64_t live = pal__mem_live();
-	pal_error err = {0};
-	pal__sidecar s;
-	if (pal__sidecar_open(path, &model, &s, &err) == PAL_OK) {
-		check_sidecar(&s);
-		pal__sidecar_close(&s);
-	} else {
-		CHECK(err.text[0]);
-	}
-	CHECK(pal__mem_live() == live);
+	open_with(path, NULL);
+	open_with(path, &proposer);
 	return 0;
 }

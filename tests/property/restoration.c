@@ -5,12 +5,13 @@
  *
  *   restoration [--seed N] [--rounds N] MODEL...
  *
- * A round is a random program on a session with random sinks, window, slots, source, K/V type and
- * positions: appends, truncations, cancelled appends, restoration, events of random chunks,
- * generation, going back to a mark, a failing disk. Speaks TAP. */
+ * A round is a random program on a session with random sinks, window, slots, source, side-car,
+ * proposer, K/V type and positions: appends, truncations, cancelled appends, restoration, events of
+ * random chunks, generation, going back to a mark, a failing disk. Speaks TAP. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/disk.h"
 #include "base/mem.h"
@@ -21,6 +22,8 @@
 
 typedef struct {
 	pal_model *model, *judge;
+	pal_model *proposers[2]; /* of the same file, for model and judge */
+	char side[32];
 	uint64_t state; /* of the random numbers */
 	pal_session_options o;
 	pal_session *s;
@@ -106,6 +109,7 @@ static bool check(program *p)
 	o.n_batch = 1 + (int)below(p, 300);
 	o.restore_prefill = false;
 	o.reread = 128;
+	o.proposer = o.proposer ? p->proposers[1] : NULL;
 	if (!stats.evicted)
 		o = (pal_session_options){.n_ctx = MAX_LOG, .kv_type = p->o.kv_type};
 	if (pal_session_open(p->judge, &o, &judge, &err))
@@ -198,8 +202,10 @@ static bool apply(program *p)
 				(uint8_t)(below(p, 2) ? PAL_SOURCE_RECOMPUTE : p->o.source);
 			e.chunks[e.n_chunks++] = (int32_t)c;
 		}
-	/* A file with a budget may have dropped the chunk: refused, and all is as before. */
-	if (pal_session_apply(p->s, &e, &err) && !(err.code == PAL_ELIMIT && p->o.disk_budget))
+	/* A file may have dropped the chunk, or has it from a question that was taken back:
+	 * refused, and all is as before. */
+	bool forgets = p->o.disk_budget || p->o.source == PAL_SOURCE_HIDDEN;
+	if (pal_session_apply(p->s, &e, &err) && !(err.code == PAL_ELIMIT && forgets))
 		return wrong(p, "refused:", err.text);
 	return check(p);
 }
@@ -261,20 +267,57 @@ static bool step(program *p)
 static void draw_options(program *p)
 {
 	static const int64_t windows[] = {1, 20, 60, 61, 100, 256};
-	p->o = (pal_session_options){
-		.kv_type = (pal_kv_type)below(p, 5),
-		.n_batch = 1 + (int)below(p, 200),
-		.kv_policy = PAL_KV_RESTORED,
-		.sink = 1 + below(p, 70),
-		.window = windows[below(p, 6)],
-		.slots = 1 + (int)below(p, 5),
-		.reread = 32 + (int)below(p, 40),
-		.positions = (pal_positions)below(p, 2),
-		.source = (pal_source)below(p, 3), /* project needs a side-car */
-		.left = 1 + (int)below(p, 80),
-		.restore_prefill = below(p, 3) == 0,
-		.spill_type = (pal_spill_type)below(p, 3),
-		.disk_budget = below(p, 4) ? 0 : 1 + (uint64_t)below(p, 100000)};
+	p->o = (pal_session_options){.kv_type = (pal_kv_type)below(p, 5),
+				     .n_batch = 1 + (int)below(p, 200),
+				     .kv_policy = PAL_KV_RESTORED,
+				     .sink = 1 + below(p, 70),
+				     .window = windows[below(p, 6)],
+				     .slots = 1 + (int)below(p, 5),
+				     .reread = 32 + (int)below(p, 40),
+				     .positions = (pal_positions)below(p, 2),
+				     .source = (pal_source)below(p, PAL_N_SOURCES),
+				     .side_car = p->side,
+				     .selection = (pal_selection)below(p, 3),
+				     .left = 1 + (int)below(p, 80),
+				     .restore_prefill = below(p, 3) == 0,
+				     .spill_type = (pal_spill_type)below(p, 3),
+				     .disk_budget =
+					     below(p, 4) ? 0 : 1 + (uint64_t)below(p, 100000)};
+	p->o.proposer = below(p, 2) ? p->proposers[0] : NULL;
+}
+
+/* A side-car of random numbers for the model, and the proposer that was drawn. */
+static bool write_side(program *p, pal_error *err)
+{
+	enum { LAYERS = 8 };
+	const pal__hparams *h = &p->model->h;
+	const pal_model *proposer = p->o.proposer;
+	size_t m =
+		1 + (size_t)below(p, (int64_t)(proposer ? proposer->h.n_layers : h->n_layers - 1));
+	size_t y = 2 * h->n_kv_heads * h->head_dim, e = (proposer ? proposer : p->model)->h.n_embd;
+	float *w = pal__alloc(y * e * sizeof *w);
+	const float *weights[LAYERS], *bias[LAYERS], record[LAYERS] = {0};
+	if (!w)
+		exit(1);
+	for (size_t i = 0; i < y * e; i++)
+		w[i] = (float)below(p, 256) * 0x1p-10f - 0.125f;
+	for (size_t i = 0; i < LAYERS; i++)
+		weights[i] = bias[i] = w;
+	pal__heads heads = {.n = 2};
+	for (uint32_t i = 0; i < 2; i++)
+		heads.heads[i] = (pal__qhead){(uint32_t)below(p, (int64_t)h->n_layers), i};
+	const pal__sidecar_content c = {.proposer = proposer,
+					.m = m,
+					.weights = weights,
+					.bias = bias,
+					.lambda = record,
+					.error_k = record,
+					.error_v = record,
+					.first = &heads,
+					.later = &heads};
+	pal_status s = pal__sidecar_write(p->side, p->model, &c, err);
+	pal__free(w);
+	return !s;
 }
 
 static bool play(program *p)
@@ -282,6 +325,8 @@ static bool play(program *p)
 	pal_error err;
 	draw_options(p);
 	snprintf(p->did, sizeof p->did, "opening");
+	if (!write_side(p, &err))
+		return wrong(p, "no side-car:", err.text);
 	if (pal_session_open(p->model, &p->o, &p->s, &err))
 		return wrong(p, "refused:", err.text);
 	bool good = true;
@@ -292,39 +337,55 @@ static bool play(program *p)
 	return good;
 }
 
-static bool run_round(const char *path, uint64_t seed, char *label, uint64_t *liveness)
+static pal_model *load(const char *path, pal_model_options o)
 {
-	static const char *const isas[] = {NULL, "scalar", "avx2", "avx512", "amx", "neon"};
-	program p = {.state = seed * 0x9e3779b97f4a7c15u};
-	pal_model_options o = {.n_threads = 1 + (int)below(&p, 4), .isa = isas[below(&p, 6)]},
-			  one = {.n_threads = 1 + (int)below(&p, 2), .isa = isas[below(&p, 6)]};
+	pal_model *m = NULL;
 	pal_error err;
-	pal_model_info info;
-	if (pal_model_open(path, &o, &p.model, &err) == PAL_EUNSUPPORTED) {
+	if (pal_model_open(path, &o, &m, &err) == PAL_EUNSUPPORTED) {
 		o.isa = NULL; /* not of this machine */
-		pal_model_open(path, &o, &p.model, &err);
+		pal_model_open(path, &o, &m, &err);
 	}
-	if (pal_model_open(path, &one, &p.judge, &err) == PAL_EUNSUPPORTED) {
-		one.isa = NULL;
-		pal_model_open(path, &one, &p.judge, &err);
-	}
-	if (!p.model || !p.judge) {
+	if (!m) {
 		printf("# %s\n", err.text);
 		exit(1);
 	}
+	return m;
+}
+
+/* paths: of the model, and of what is its proposer if it has one. */
+static bool run_round(const char *const paths[2], uint64_t seed, char *label, uint64_t *liveness)
+{
+	static const char *const isas[] = {NULL, "scalar", "avx2", "avx512", "amx", "neon"};
+	program p = {.state = seed * 0x9e3779b97f4a7c15u};
+	const pal_model_options o = {.n_threads = 1 + (int)below(&p, 4), .isa = isas[below(&p, 6)]},
+				one = {.n_threads = 1 + (int)below(&p, 2),
+				       .isa = isas[below(&p, 6)]};
+	pal_model_info info;
+	snprintf(p.side, sizeof p.side, "/tmp/pal-side-XXXXXX");
+	int fd = mkstemp(p.side);
+	if (fd < 0)
+		exit(1);
+	close(fd);
+	p.model = load(paths[0], o);
+	p.judge = load(paths[0], one);
+	p.proposers[0] = load(paths[1], o);
+	p.proposers[1] = load(paths[1], one);
 	pal_model_get_info(p.model, &info);
 	p.n_vocab = info.n_vocab;
 	bool good = play(&p);
 	snprintf(label, 1500,
 		 "seed %llu: %s, %s, sinks %lld, window %lld, %d slots, left %d, type %d, source "
-		 "%d, "
-		 "%s%s %s",
+		 "%d%s, selection %d, %s%s %s",
 		 (unsigned long long)seed, info.arch, info.isa, (long long)p.o.sink,
 		 (long long)p.o.window, p.o.slots, p.o.left, (int)p.o.kv_type, (int)p.o.source,
+		 p.o.proposer ? " with a proposer" : "", (int)p.o.selection,
 		 p.o.positions ? "original" : "compact", p.o.restore_prefill ? ", prefill" : "",
 		 p.wrong);
 	liveness[0] += p.events;
 	liveness[1] += p.evicted;
+	unlink(p.side);
+	for (int i = 0; i < 2; i++)
+		pal_model_close(p.proposers[i]);
 	pal_model_close(p.model);
 	pal_model_close(p.judge);
 	return good;
@@ -346,8 +407,10 @@ int main(int argc, char **argv)
 	printf("1..%llu\n", (unsigned long long)rounds + 1);
 	for (uint64_t i = 0; i < rounds; i++) {
 		char label[1500];
-		bool good = run_round(argv[first + (int)((seed + i) % (uint64_t)(argc - first))],
-				      seed + i, label, liveness);
+		uint64_t n = (uint64_t)(argc - first), at = (seed + i) % n;
+		const char *const paths[] = {argv[first + (int)at],
+					     argv[first + (int)((at + (seed + i) / n) % n)]};
+		bool good = run_round(paths, seed + i, label, liveness);
 		failures += !good;
 		printf("%s %llu - %s\n", good ? "ok" : "not ok", (unsigned long long)i + 1, label);
 		fflush(stdout);

@@ -1,5 +1,6 @@
 /* Fits of small random models: the layer that is linear in its state is found, the same for any
- * number of threads; what is written can be used. Arguments: models. */
+ * number of threads, and the same where the model is its own proposer; what is written can be used.
+ * Arguments: models with the same tokens. */
 #include "restore/fit.h"
 
 #include <math.h>
@@ -12,6 +13,7 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
+#include "text/vocabulary.h"
 
 static char **paths;
 static int n_paths;
@@ -23,6 +25,8 @@ typedef struct {
 	size_t left;       /* tokens */
 	int batches, most; /* most: after which it stops; 0: never */
 	bool fails;        /* at the end */
+	size_t each;       /* m's that were shown */
+	size_t last;       /* the last of them */
 } text;
 
 static pal_status next(void *user, int32_t *ids, size_t n, size_t *got, pal_error *err)
@@ -46,6 +50,26 @@ static bool progress(void *user, uint64_t tokens)
 	t->batches++;
 	assert_true(tokens > 0);
 	return t->batches != t->most;
+}
+
+/* All m are shown, each once, with a projection of its own. */
+static pal_status each(void *user, const pal__fit *f, pal_error *err)
+{
+	text *t = user;
+	size_t n = f->n_layers - pal__fit_from(f, f->chosen);
+	(void)err;
+	t->last = f->m[f->chosen];
+	assert_false(t->each >> t->last & 1);
+	t->each |= (size_t)1 << t->last;
+	assert_true(n > 0 && f->weights[0] != 0 && f->bias[0] != 0);
+	return PAL_OK;
+}
+
+static pal_status each_fails(void *user, const pal__fit *f, pal_error *err)
+{
+	(void)user;
+	(void)f;
+	return pal__fail(err, PAL_EIO, "enough seen");
 }
 
 static pal_model *load(const char *path, int threads)
@@ -136,7 +160,7 @@ static void written(void **state)
 	pal__fit_options o = options(&t, m, 20000);
 	assert_int_equal(pal__fit_run(m, &o, &f, NULL), PAL_OK);
 	assert_int_equal(pal__fit_write(&f, m, &o, path, NULL), PAL_OK);
-	assert_int_equal(pal__sidecar_open(path, m, &s, NULL), PAL_OK);
+	assert_int_equal(pal__sidecar_open(path, m, NULL, &s, NULL), PAL_OK);
 	assert_int_equal(s.m, f.m[f.chosen]);
 	assert_int_equal(s.later.heads[0].head, 1);
 	float *row = malloc(s.n_embd * sizeof *row);
@@ -152,6 +176,76 @@ static void written(void **state)
 	unlink(path);
 	pal__sidecar_close(&s);
 	pal__fit_free(&f);
+	pal_model_close(m);
+}
+
+/* A proposer that is the model itself: its states are those of the model's own layers. */
+static void own_proposer(void **state)
+{
+	(void)state;
+	for (int i = 0; i < n_paths; i++) {
+		pal_model *m = load(paths[i], 2), *proposer = load(paths[i], 1);
+		size_t from = m->h.n_layers - 1;
+		pal__fit own, f;
+		text t;
+		pal_error err;
+		pal__fit_options o = options(&t, m, 20000);
+		o.layer = from;
+		assert_int_equal(pal__fit_run(m, &o, &own, NULL), PAL_OK);
+		o = options(&t, m, 20000);
+		o.layer = from;
+		o.proposer = proposer;
+		if (pal__fit_run(m, &o, &f, &err))
+			fail_msg("%s", err.text);
+		assert_true(f.separate && pal__fit_from(&f, 0) == 0 && f.m[0] == from);
+		size_t y = 2 * m->h.n_kv_heads * m->h.head_dim, n = y * m->h.n_embd;
+		assert_memory_equal(f.weights + from * n, own.weights, n * sizeof(float));
+		assert_memory_equal(f.bias + from * y, own.bias, y * sizeof(float));
+		assert_true(f.errors[from].k == own.errors[from].k && own.errors[from].k < 1e-3f);
+		assert_true(f.errors[0].k > 1e-3f && f.errors[0].k < 1.1f);
+		pal__fit_free(&f);
+		pal__fit_free(&own);
+		/* Not told which: the input of its last layer is as good as it gets there. */
+		o = options(&t, m, 20000);
+		o.proposer = proposer;
+		o.each = each;
+		o.first.heads[0].layer = o.later.heads[0].layer = (uint32_t)from;
+		assert_int_equal(pal__fit_run(m, &o, &f, NULL), PAL_OK);
+		assert_int_equal(f.n_m, 2);
+		assert_true(f.m[0] == from && f.m[1] == from + 1);
+		assert_int_equal(f.chosen, 0);
+		assert_int_equal(t.each, 3 << from);
+		assert_int_equal(t.last, from);
+		pal__fit_free(&f);
+		pal_model_close(proposer);
+		pal_model_close(m);
+	}
+}
+
+/* Another model, with states of another size. */
+static void other_proposer(void **state)
+{
+	(void)state;
+	char path[] = "/tmp/pal-fit-XXXXXX";
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	close(fd);
+	pal_model *m = load(paths[0], 2), *proposer = load(paths[1], 1);
+	text t;
+	pal__fit f;
+	pal__sidecar s;
+	pal__fit_options o = options(&t, m, 20000);
+	o.proposer = proposer;
+	o.layer = proposer->h.n_layers; /* its output */
+	assert_int_equal(pal__fit_run(m, &o, &f, NULL), PAL_OK);
+	assert_int_equal(pal__fit_write(&f, m, &o, path, NULL), PAL_OK);
+	assert_int_equal(pal__sidecar_open(path, m, proposer, &s, NULL), PAL_OK);
+	assert_true(s.m == proposer->h.n_layers && s.from == 0);
+	assert_int_equal(s.n_embd, proposer->h.n_embd);
+	pal__sidecar_close(&s);
+	pal__fit_free(&f);
+	unlink(path);
+	pal_model_close(proposer);
 	pal_model_close(m);
 }
 
@@ -187,11 +281,25 @@ static void failures(void **state)
 	t.most = 3;
 	fails(m, &o, PAL_ECANCELLED, "cancelled");
 	assert_int_equal(t.batches, 3);
+	o = options(&t, m, 20000);
+	o.each = each_fails;
+	fails(m, &o, PAL_EIO, "enough seen");
 	const pal_model_options without = {.no_weights = true};
 	assert_int_equal(pal_model_open(paths[0], &without, &bare, NULL), PAL_OK);
 	o = options(&t, m, 20000);
 	fails(bare, &o, PAL_EINVAL, "without its weights");
+	o = options(&t, m, 20000);
+	o.proposer = bare;
+	fails(m, &o, PAL_EINVAL, "without its weights");
 	pal_model_close(bare);
+	o.proposer = load(paths[1], 1);
+	o.proposer->tokenizer->bytes[o.proposer->tokenizer->at[7]]++;
+	fails(m, &o, PAL_EINVAL, "cannot be the proposer: its token 7 is not that of");
+	pal_model_close(o.proposer);
+	o = options(&t, m, 20000);
+	o.proposer = m;
+	o.layer = m->h.n_layers + 1;
+	fails(m, &o, PAL_EINVAL, "starts at layer 1 to 2");
 	pal_model_close(m);
 }
 
@@ -205,6 +313,7 @@ static void no_memory(void **state)
 		text t;
 		pal__fit f;
 		pal__fit_options o = options(&t, m, 8000);
+		o.proposer = m; /* models are shared */
 		pal__mem_fail_after(i);
 		s = pal__fit_run(m, &o, &f, NULL);
 		bool failed = pal__mem_failed();
@@ -221,6 +330,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(linear_layer), cmocka_unit_test(threads_and_layer),
+		cmocka_unit_test(own_proposer), cmocka_unit_test(other_proposer),
 		cmocka_unit_test(written),      cmocka_unit_test(failures),
 		cmocka_unit_test(no_memory),
 	};

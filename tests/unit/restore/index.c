@@ -46,7 +46,8 @@ static void look_for(pal__index *x, int row, int64_t first, int64_t second)
 	float a[PAL__KV_MAX_DIM], b[PAL__KV_MAX_DIM];
 	size_t hd = x->m->h.head_dim;
 	for (size_t i = 0; i < x->n_heads; i++) {
-		float *q = x->queries + (i * PAL__KEPT_ROWS + (size_t)row) * x->tile.n_cols;
+		size_t at = (size_t)((x->q_end - 4 + row) % PAL__RING_ROWS);
+		float *q = x->queries + (i * PAL__RING_ROWS + at) * x->tile.n_cols;
 		float size = 0;
 		kept_row(x, first, x->pair_of[i], a);
 		kept_row(x, second, x->pair_of[i], b);
@@ -90,10 +91,11 @@ static void define(const pal__index *x, int64_t end, int rows, bool later, doubl
 	double one[LONG / PAL_CHUNK + 1], sums[2][LONG / PAL_CHUNK + 1];
 	size_t chunks = ((size_t)end + PAL_CHUNK - 1) / PAL_CHUNK;
 	memset(sums, 0, sizeof sums);
-	for (int r = x->n_rows - rows; r < x->n_rows; r++)
+	for (int64_t r = x->q_end - rows; r < x->q_end; r++)
 		for (size_t h = 0; h < x->n_heads; h++) {
 			const float *q =
-				x->queries + (h * PAL__KEPT_ROWS + (size_t)r) * x->tile.n_cols;
+				x->queries + (h * PAL__RING_ROWS + (size_t)(r % PAL__RING_ROWS)) *
+						     x->tile.n_cols;
 			shares(x, q, x->pair_of[h], (size_t)end, one);
 			for (size_t c = 0; c < chunks; c++) {
 				sums[0][c] += x->first[h] ? one[c] : 0;
@@ -139,8 +141,9 @@ static void definition(void **state)
 		pal__index *x = &s->restore.index;
 		const int64_t ends[] = {1, 15, 16, 17, 31, 33, 500, 1023, 1024, 1025, x->end};
 		assert_int_equal(x->end, 1203 - PAST_WINDOW);
-		assert_true(x->n_rows > 4);
-		x->n_rows = 4; /* as if a pass had ended with the fourth */
+		assert_int_equal(x->q_end, 1203);
+		x->q_end -= 7; /* as if a pass had been taken back in part */
+		assert_true(x->q_end - x->q_from > 16);
 		look_for(x, 0, 3, 1100);
 		look_for(x, 1, 700, 14);
 		look_for(x, 2, 1150, 30);
@@ -188,7 +191,6 @@ static void looks(void **state)
 		assert_int_equal(pal__session_open_all(m, &o, &s, NULL), PAL_OK);
 		assert_int_equal(pal_session_append(s, ids, 1500, NULL, NULL, NULL, NULL), PAL_OK);
 		pal__index *x = &s->restore.index;
-		x->n_rows = 16; /* the first of what is kept */
 		memset(x->first, 1, x->n_heads);
 		size_t all = x->n_heads <= 16 ? x->n_heads : 16;
 		assert_int_equal(x->at_once, all);

@@ -3,8 +3,10 @@
 #include "restore/restore.h"
 
 #include <dirent.h>
+#include <unistd.h>
 
 #include "past.h"
+#include "text/vocabulary.h"
 
 static char **paths;
 static int n_paths;
@@ -134,6 +136,106 @@ static void allocation_failures(void **state)
 	assert_int_equal(pal_session_open(m, &o, &s, &err), PAL_EIO);
 	assert_int_equal(pal__mem_live(), live);
 	assert_int_equal(open_files(), files);
+	pal_model_close(m);
+}
+
+/* A side-car of random weights for m, or for m and a proposer. */
+static void write_side(const pal_model *m, const pal_model *proposer, const char *path)
+{
+	size_t from = proposer ? 0 : 1, n = m->h.n_layers - from;
+	size_t y = 2 * m->h.n_kv_heads * m->h.head_dim, e = (proposer ? proposer : m)->h.n_embd;
+	float *w = malloc(y * e * sizeof *w);
+	const float *weights[8], *bias[8];
+	const float record[8] = {0};
+	assert_true(w && n <= 8);
+	for (size_t i = 0; i < y * e; i++)
+		w[i] = (float)(i * 2654435761u % 256) * 0x1p-10f - 0.125f;
+	for (size_t i = 0; i < n; i++) {
+		weights[i] = w;
+		bias[i] = w;
+	}
+	const pal__heads heads = {.heads = {{1, 0}}, .n = 1};
+	const pal__sidecar_content c = {.proposer = proposer,
+					.m = 1,
+					.weights = weights,
+					.bias = bias,
+					.lambda = record,
+					.error_k = record,
+					.error_v = record,
+					.first = &heads,
+					.later = &heads};
+	assert_int_equal(pal__sidecar_write(path, m, &c, NULL), PAL_OK);
+	free(w);
+}
+
+static void not_opened(pal_model *m, const pal_session_options *o, const char *why)
+{
+	pal_session *s = NULL;
+	pal_error err = {0};
+	int64_t live = pal__mem_live();
+	assert_int_equal(pal_session_open(m, o, &s, &err), PAL_EINVAL);
+	if (!strstr(err.text, why))
+		fail_msg("\"%s\" instead of \"%s\"", err.text, why);
+	assert_int_equal(pal__mem_live(), live);
+}
+
+/* What a session with a proposer needs, and what it refuses. */
+static void proposers(void **state)
+{
+	(void)state;
+	char path[] = "/tmp/pal-restore-XXXXXX";
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	close(fd);
+	pal_model *m = past_model(paths[0], 2, NULL), *proposer = past_model(paths[2], 1, NULL),
+		  *other = past_model(paths[1], 1, NULL), *bare;
+	const pal_model_options without = {.no_weights = true};
+	assert_int_equal(pal_model_open(paths[2], &without, &bare, NULL), PAL_OK);
+	pal_session_options o = past_options(PAL_SOURCE_PROJECT);
+	uint64_t kv, own, more;
+	o.side_car = path;
+	write_side(m, NULL, path);
+	assert_int_equal(pal_session_need(m, &o, &kv, &own, NULL), PAL_OK);
+	o.proposer = proposer;
+	not_opened(m, &o, "has no use for");
+	write_side(m, proposer, path);
+	assert_int_equal(pal_session_need(m, &o, &kv, &more, NULL), PAL_OK);
+	assert_true(more > own);
+	o.proposer = other;
+	not_opened(m, &o, "another proposer");
+	o.proposer = bare;
+	not_opened(m, &o, "without its weights");
+	proposer->tokenizer->bytes[proposer->tokenizer->at[9]]++;
+	o.proposer = proposer;
+	not_opened(m, &o, "its token 9 is not that of");
+	proposer->tokenizer->bytes[proposer->tokenizer->at[9]]--;
+	o.proposer = NULL;
+	not_opened(m, &o, "of a proposer");
+	o.source = PAL_SOURCE_RECOMPUTE; /* has use for the heads alone */
+	assert_int_equal(pal_session_need(m, &o, &kv, &own, NULL), PAL_OK);
+	o.side_car = NULL;
+	o.proposer = proposer;
+	not_opened(m, &o, "needs a side-car that was fitted with it");
+	/* Every allocation of opening fails in turn. */
+	o = past_options(PAL_SOURCE_PROJECT);
+	o.side_car = path;
+	o.proposer = proposer;
+	int64_t live = pal__mem_live();
+	pal_status status = PAL_ENOMEM;
+	for (int64_t i = 0; status == PAL_ENOMEM; i++) {
+		pal_session *s = NULL;
+		pal__mem_fail_after(i);
+		status = pal_session_open(m, &o, &s, NULL);
+		bool failed = pal__mem_failed();
+		pal__mem_fail_after(-1);
+		assert_int_equal(status, failed ? PAL_ENOMEM : PAL_OK);
+		pal_session_close(s);
+		assert_int_equal(pal__mem_live(), live);
+	}
+	unlink(path);
+	pal_model_close(bare);
+	pal_model_close(other);
+	pal_model_close(proposer);
 	pal_model_close(m);
 }
 
@@ -268,6 +370,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(places),
 		cmocka_unit_test(fallbacks),
 		cmocka_unit_test(allocation_failures),
+		cmocka_unit_test(proposers),
 		cmocka_unit_test(disk_failures_recompute),
 		cmocka_unit_test(disk_failures_spill),
 		cmocka_unit_test(disk_failures_hidden),

@@ -47,11 +47,12 @@ typedef struct {
 	pal__sidecar_content c;
 } contents;
 
-static void make(contents *c, const pal_model *m, size_t from, float size)
+static void make_of(contents *c, const pal_model *m, const pal_model *proposer, size_t from,
+		    float size)
 {
-	*c = (contents){.n = m->h.n_layers - from,
+	*c = (contents){.n = m->h.n_layers - (proposer ? 0 : from),
 			.rows = 2 * m->h.n_kv_heads * m->h.head_dim,
-			.cols = m->h.n_embd};
+			.cols = (proposer ? proposer : m)->h.n_embd};
 	size_t weights = c->n * c->rows * c->cols, all = weights + c->n * c->rows;
 	c->values = malloc((all + 1) * sizeof *c->values);
 	assert_non_null(c->values);
@@ -62,7 +63,8 @@ static void make(contents *c, const pal_model *m, size_t from, float size)
 		c->bias[i] = c->values + weights + i * c->rows;
 	}
 	c->heads = (pal__heads){.heads = {{1, 3}, {0, 2}}, .n = 2};
-	c->c = (pal__sidecar_content){.m = from,
+	c->c = (pal__sidecar_content){.proposer = proposer,
+				      .m = from,
 				      .weights = c->weights,
 				      .bias = c->bias,
 				      .lambda = c->record,
@@ -71,6 +73,11 @@ static void make(contents *c, const pal_model *m, size_t from, float size)
 				      .first = &c->heads,
 				      .later = &c->heads,
 				      .tokens = 99};
+}
+
+static void make(contents *c, const pal_model *m, size_t from, float size)
+{
+	make_of(c, m, NULL, from, size);
 }
 
 static void write_good(const pal_model *m, contents *c, size_t from, float size)
@@ -92,7 +99,7 @@ static void read_again(void **state)
 				pal__sidecar s;
 				pal_error err;
 				write_good(m, &c, from, large ? 1e6f : 1);
-				if (pal__sidecar_open(path, m, &s, &err))
+				if (pal__sidecar_open(path, m, NULL, &s, &err))
 					fail_msg("%s", err.text);
 				assert_int_equal(s.m, from);
 				assert_int_equal(s.first.n, 2);
@@ -109,16 +116,77 @@ static void read_again(void **state)
 	}
 }
 
-static void refused(const pal_model *m, pal_status status, const char *why)
+static void refused_with(const pal_model *m, pal_model *proposer, pal_status status,
+			 const char *why)
 {
 	pal__sidecar s = {.m = 77};
 	pal_error err = {0};
 	int64_t live = pal__mem_live();
-	assert_int_equal(pal__sidecar_open(path, m, &s, &err), status);
+	assert_int_equal(pal__sidecar_open(path, m, proposer, &s, &err), status);
 	if (!strstr(err.text, why))
 		fail_msg("\"%s\" instead of \"%s\"", err.text, why);
 	assert_int_equal(s.m, 77);
 	assert_int_equal(pal__mem_live(), live);
+}
+
+static void refused(const pal_model *m, pal_status status, const char *why)
+{
+	refused_with(m, NULL, status, why);
+}
+
+/* With the proposer, and without it, when it still says which heads find chunks. */
+static void of_a_proposer(void **state)
+{
+	(void)state;
+	pal_model *m = load(paths[0], NULL, 1), *proposer = load(paths[2], NULL, 1);
+	assert_int_not_equal(m->h.n_embd, proposer->h.n_embd);
+	for (size_t layer = 1; layer <= proposer->h.n_layers; layer++)
+		for (int given = 0; given < 2; given++) {
+			contents c;
+			pal__sidecar s;
+			pal_error err;
+			make_of(&c, m, proposer, layer, 1);
+			assert_int_equal(pal__sidecar_write(path, m, &c.c, NULL), PAL_OK);
+			if (pal__sidecar_open(path, m, given ? proposer : NULL, &s, &err))
+				fail_msg("%s", err.text);
+			assert_true(s.separate && s.proposer == (given ? proposer : NULL));
+			assert_true(s.m == layer && s.from == 0 && s.n_layers == m->h.n_layers);
+			assert_true(s.proposer_hash == proposer->hash);
+			assert_int_equal(s.n_embd, proposer->h.n_embd);
+			assert_int_equal(s.first.heads[0].head, 3);
+			pal__sidecar_close(&s);
+			free(c.values);
+		}
+	pal_model_close(proposer);
+	pal_model_close(m);
+}
+
+static void wrong_proposer(void **state)
+{
+	(void)state;
+	char hash[32];
+	contents c;
+	pal_model *m = load(paths[0], NULL, 1), *proposer = load(paths[2], NULL, 1);
+	make_of(&c, m, proposer, 1, 1);
+	assert_int_equal(pal__sidecar_write(path, m, &c.c, NULL), PAL_OK);
+	snprintf(hash, sizeof hash, "%016llx", (unsigned long long)proposer->hash);
+	refused_with(m, m, PAL_EINVAL, "another proposer");
+	refused_with(m, m, PAL_EINVAL, hash);
+	/* Of the same hash, but another shape. */
+	proposer->h.n_embd *= 2;
+	refused_with(m, proposer, PAL_EFORMAT, "palimpsest.proposer.embd");
+	proposer->h.n_embd /= 2;
+	proposer->h.n_layers++;
+	refused_with(m, proposer, PAL_EFORMAT, "palimpsest.proposer.layers");
+	c.c.m = proposer->h.n_layers--;
+	assert_int_equal(pal__sidecar_write(path, m, &c.c, NULL), PAL_OK);
+	refused_with(m, proposer, PAL_EFORMAT, "palimpsest.project.layer");
+	free(c.values);
+	write_good(m, &c, 1, 1);
+	refused_with(m, proposer, PAL_EINVAL, "has no use for");
+	free(c.values);
+	pal_model_close(proposer);
+	pal_model_close(m);
 }
 
 static void other_model(void **state)
@@ -196,7 +264,7 @@ static void damaged(void **state)
 		fseek(f, at, SEEK_SET);
 		fputc(was ^ 0x20, f);
 		fflush(f);
-		if (pal__sidecar_open(path, m, &s, &err) == PAL_OK)
+		if (pal__sidecar_open(path, m, NULL, &s, &err) == PAL_OK)
 			fail_msg("byte %ld of %ld is not missed", at, size);
 		fseek(f, at, SEEK_SET);
 		fputc(was, f);
@@ -215,9 +283,9 @@ static void not_a_sidecar(void **state)
 	pal_model *m = load(paths[0], NULL, 1);
 	pal__sidecar s;
 	pal_error err = {0};
-	assert_int_equal(pal__sidecar_open(paths[0], m, &s, &err), PAL_EFORMAT);
+	assert_int_equal(pal__sidecar_open(paths[0], m, NULL, &s, &err), PAL_EFORMAT);
 	assert_non_null(strstr(err.text, "is no side-car"));
-	assert_int_equal(pal__sidecar_open("/nowhere/a.gguf", m, &s, &err), PAL_EIO);
+	assert_int_equal(pal__sidecar_open("/nowhere/a.gguf", m, NULL, &s, &err), PAL_EIO);
 	pal_model_close(m);
 }
 
@@ -232,7 +300,7 @@ static void no_memory(void **state)
 	for (int64_t i = 0; status == PAL_ENOMEM; i++) {
 		pal__sidecar s;
 		pal__mem_fail_after(i);
-		status = pal__sidecar_open(path, m, &s, NULL);
+		status = pal__sidecar_open(path, m, NULL, &s, NULL);
 		bool failed = pal__mem_failed();
 		pal__mem_fail_after(-1);
 		assert_int_equal(status, failed ? PAL_ENOMEM : PAL_OK);
@@ -280,7 +348,7 @@ static void arithmetic(void **state)
 	pal_model *m = load(paths[0], NULL, 3);
 	size_t layer = m->h.n_layers - 1;
 	write_good(m, &c, 1, 1);
-	assert_int_equal(pal__sidecar_open(path, m, &s, NULL), PAL_OK);
+	assert_int_equal(pal__sidecar_open(path, m, NULL, &s, NULL), PAL_OK);
 	float *x = malloc(ROWS * s.n_embd * sizeof *x);
 	assert_non_null(x);
 	float *out = project(&s, m, layer, x);
@@ -318,7 +386,8 @@ static void arithmetic(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(read_again),     cmocka_unit_test(other_model),
+		cmocka_unit_test(read_again),     cmocka_unit_test(of_a_proposer),
+		cmocka_unit_test(wrong_proposer), cmocka_unit_test(other_model),
 		cmocka_unit_test(wrong_contents), cmocka_unit_test(damaged),
 		cmocka_unit_test(not_a_sidecar),  cmocka_unit_test(no_memory),
 		cmocka_unit_test(arithmetic),

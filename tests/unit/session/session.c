@@ -80,6 +80,7 @@ static void options(void **state)
 		   {{.n_ctx = INT64_MAX}, "a context of 9223372036854775807 tokens"},
 		   {{.n_batch = -1}, "a batch of -1 tokens: 1 to 512 are possible"},
 		   {{.n_batch = PAL_MAX_BATCH + 1}, "a batch of 513 tokens"},
+		   {{.selection = (pal_selection)3}, "selection 3 is not known"},
 		   {{.kv_type = (pal_kv_type)99}, "K/V type 99 is not known"}};
 	(void)state;
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {

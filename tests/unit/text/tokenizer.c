@@ -236,6 +236,36 @@ static void without_types(void **state)
 	pal__tokenizer_free(t);
 }
 
+static void same_ids(void **state)
+{
+	(void)state;
+	int32_t first = -1, n;
+	small_byte_level(&v, "");
+	pal__tokenizer *a = made(), *b = made();
+	n = (int32_t)v.spec.n_tokens;
+	assert_true(pal__tokenizer_same(a, b, &first));
+	pal__tokenizer_free(b);
+	small_add(&v, "more", PAL__TOKEN_NORMAL, 0);
+	b = made();
+	assert_false(pal__tokenizer_same(a, b, &first));
+	assert_int_equal(first, n);
+	assert_false(pal__tokenizer_same(b, a, &first));
+	assert_int_equal(first, n);
+	pal__tokenizer_free(a);
+	v.tokens[n] = str("most");
+	a = made();
+	assert_false(pal__tokenizer_same(a, b, &first));
+	assert_int_equal(first, n);
+	pal__tokenizer_free(a);
+	v.tokens[n] = str("more");
+	v.types[n] = PAL__TOKEN_CONTROL;
+	a = made();
+	assert_false(pal__tokenizer_same(a, b, &first));
+	assert_int_equal(first, n);
+	pal__tokenizer_free(a);
+	pal__tokenizer_free(b);
+}
+
 static void out_of_memory(void **state)
 {
 	(void)state;
@@ -270,7 +300,7 @@ int main(void)
 		cmocka_unit_test(hostile_byte_level), cmocka_unit_test(merge_into_nothing),
 		cmocka_unit_test(hostile_ids),        cmocka_unit_test(hostile_sentencepiece),
 		cmocka_unit_test(empty_vocabulary),   cmocka_unit_test(without_types),
-		cmocka_unit_test(out_of_memory),
+		cmocka_unit_test(same_ids),           cmocka_unit_test(out_of_memory),
 	};
 	return cmocka_run_group_tests_name("text/tokenizer", tests, NULL, NULL);
 }
