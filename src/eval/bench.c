@@ -130,11 +130,10 @@ static pal_status fill(struct bench *b, pal__bench_depth *d, pal_error *err)
 {
 	pal_session *s = b->s;
 	int reread = s->o.reread;
-	int64_t chunks = 0;
+	int64_t apart = 0; /* chunks from one slot's to the next's; 0: no slots */
 	pal_status status = PAL_OK;
 	if (s->o.kv_policy == PAL_KV_RESTORED && s->length > reread)
-		chunks = pal__restore_end(&s->restore, s->length - reread) / PAL_CHUNK;
-	int64_t apart = chunks / s->o.slots;
+		apart = pal__restore_end(&s->restore, s->length - reread) / PAL_CHUNK / s->o.slots;
 	for (int round = 0; apart > 1 && round <= PAL__BENCH_ROUNDS && !status; round++) {
 		int32_t set[PAL_MAX_SLOTS];
 		for (int i = 0; i < s->o.slots; i++)

@@ -177,8 +177,9 @@ class Compare(unittest.TestCase):
         self.assertTrue(e["not_quiet"])
 
     def test_contended(self):
+        limit = 5  # seconds: many times what a peer takes that ends
         p, e = self.good("--models", MODEL, "--pairs", "2", "-n", "5", "--contended", "--limit",
-                         "1")
+                         str(limit))
         (series,) = e["series"]
         cores = len(os.sched_getaffinity(0))
         self.assertEqual(series["commands"]["peer"]["crowded"], {
@@ -191,9 +192,10 @@ class Compare(unittest.TestCase):
         for pair in series["pairs"]:
             self.assertEqual([r["finished"] for r in pair["peer"].values()], [True, True, False])
             self.assertTrue(all(r["finished"] for r in pair["pal"].values()))
-            # Two passes in a second, and no more.
-            self.assertTrue(0 < pair["peer"]["crowded"]["decode_tok_s"] <= 2.5, pair)
-            self.assertGreater(pair["peer"]["idle"]["decode_tok_s"], 5, pair)
+            # Two passes until it is cut off, and no more; that it is may take as long again.
+            speeds = {name: r["decode_tok_s"] for name, r in pair["peer"].items()}
+            self.assertTrue(0 < speeds["crowded"] < speeds["idle"], pair)
+            self.assertLess(speeds["crowded"], 2 * 2 / limit)
         for engine in ("pal", "peer"):
             summary = series["summary"][engine]
             for name in ("idle", "beside", "crowded"):
