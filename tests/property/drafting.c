@@ -20,7 +20,7 @@
 #include "programs.h"
 #include "text/utf8.h"
 
-#define MAX_LOG 800
+#define MAX_LOG 1500
 #define STEPS 12
 #define HEARD ((size_t)1 << 16)
 
@@ -58,7 +58,7 @@ typedef struct {
 	size_t n_heard;
 	int calls, stop_after;
 	uint64_t events_before; /* its first token */
-	float *rows;            /* [MAX_LOG][n_vocab] */
+	float *rows;            /* [MAX_LOG][n_vocab] of an append */
 } side;
 
 typedef struct {
@@ -280,6 +280,17 @@ static bool same_stats(program *p)
 	pal_session_get_stats(p->sides[0].s, &x);
 	pal_session_get_stats(p->sides[1].s, &y);
 	live.seen[EVICTED] += x.evicted > 0;
+	const pal__restore *ra = &p->sides[0].s->restore, *rb = &p->sides[1].s->restore;
+	if (ra->hidden.first != rb->hidden.first || ra->spill.first != rb->spill.first ||
+	    ra->hidden.newest != rb->hidden.newest)
+		printf("# DIFF src %d hidden cap %lld first %lld %lld newest %lld %lld; spill cap "
+		       "%lld first %lld %lld; dropped %llu %llu; n %lld\n",
+		       (int)p->o.source, (long long)ra->hidden.capacity,
+		       (long long)ra->hidden.first, (long long)rb->hidden.first,
+		       (long long)ra->hidden.newest, (long long)rb->hidden.newest,
+		       (long long)ra->spill.capacity, (long long)ra->spill.first,
+		       (long long)rb->spill.first, (unsigned long long)x.dropped,
+		       (unsigned long long)y.dropped, (long long)p->n);
 	if (x.resident != y.resident || x.evicted != y.evicted || x.restored != y.restored ||
 	    x.rounds != y.rounds || memcmp(x.filled, y.filled, sizeof x.filled) != 0 ||
 	    x.fallbacks != y.fallbacks)
@@ -321,10 +332,16 @@ static bool append(program *p)
 {
 	static const int64_t sizes[] = {1, 1, 2, 5, 31, 63, 64, 65, 130, 300};
 	int64_t n = sizes[below(p, 10)], room = p->o.n_ctx - 20 - p->n;
-	int32_t ids[300];
+	int32_t ids[MAX_LOG];
 	pal_error err[2];
 	pal_status got[2];
 	bool all = below(p, 3) == 0;
+	if (!p->n && p->o.window > 500) /* so that something is evicted */
+		n = p->o.sink + p->o.window + 20;
+	/* Blocks' borders are where K/V and files change: half of what is generated begins there.
+	 */
+	else if (below(p, 2))
+		n = PAL__ATTN_BLOCK - (p->n + below(p, 6)) % PAL__ATTN_BLOCK;
 	n = n < room ? n : room;
 	if (n < 1)
 		return true;
@@ -341,7 +358,8 @@ static bool append(program *p)
 
 static bool truncate_log(program *p)
 {
-	int64_t n = below(p, 3) ? p->n - below(p, (p->n < 40 ? p->n : 40) + 1) : below(p, p->n + 1);
+	static const int64_t most[] = {40, 140, MAX_LOG};
+	int64_t back = most[below(p, 3)], n = p->n - below(p, (p->n < back ? p->n : back) + 1);
 	pal_error err[2];
 	pal_status got[2];
 	snprintf(p->did, sizeof p->did, "truncating to %lld", (long long)n);
@@ -475,7 +493,7 @@ static bool generate(program *p)
 				  .on_token = on_token};
 	if (p->o.n_ctx - p->n < 80 && below(p, 2))
 		o.max_tokens = 0;
-	int stop_after = below(p, 6) ? 0 : 1 + (int)below(p, 12);
+	int stop_after = below(p, 3) ? 0 : 1 + (int)below(p, 12);
 	snprintf(p->did, sizeof p->did,
 		 "generating up to %lld, temperature %g, %zu stops, cancelled after %d",
 		 (long long)o.max_tokens, (double)o.sampling.temperature, o.n_stops, stop_after);
@@ -592,13 +610,18 @@ static void draw_options(program *p)
 	p->o = random_options(&p->state);
 	p->o.rounds = (int)below(p, 3);
 	p->o.no_restore_generated = below(p, 8) == 0;
+	/* With such a window a pass may reach over the border of a block. */
+	if (below(p, 4) == 0)
+		p->o.window = 512 + below(p, 100);
+	if (below(p, 2))
+		p->o.disk_budget = 1 + (uint64_t)below(p, 200000);
 	if (policy == 0)
 		p->o = (pal_session_options){.kv_type = p->o.kv_type};
 	else if (policy == 1)
 		p->o.kv_policy = PAL_KV_WINDOW;
 	else
 		p->o.side_car = p->side_car;
-	p->o.n_ctx = 400 + below(p, MAX_LOG - 399);
+	p->o.n_ctx = 500 + p->o.window + below(p, 300);
 }
 
 static bool open_sides(program *p)
@@ -614,7 +637,7 @@ static bool open_sides(program *p)
 		side *x = &p->sides[i];
 		p->o.proposer = proposer ? x->proposer : NULL;
 		p->o.n_batch = 1 + (int)below(p, 200);
-		x->rows = pal__alloc(300 * (size_t)p->n_vocab * sizeof *x->rows);
+		x->rows = pal__alloc(MAX_LOG * (size_t)p->n_vocab * sizeof *x->rows);
 		if (!x->rows)
 			exit(1);
 		if (pal_session_open(x->model, &p->o, &x->s, &err))

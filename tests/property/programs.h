@@ -83,9 +83,12 @@ static inline bool random_side(uint64_t *state, const char *path, const pal_mode
 	for (size_t i = 0; i < LAYERS; i++)
 		weights[i] = bias[i] = w;
 	pal__heads heads = {.n = 2};
-	for (uint32_t i = 0; i < 2; i++)
-		heads.heads[i] =
-			(pal__qhead){(uint32_t)random_below(state, (int64_t)h->n_layers), i};
+	for (uint32_t i = 0; i < 2; i++) {
+		size_t layer = (size_t)random_below(state, (int64_t)h->n_layers);
+		if (h->window) /* one that does not slide */
+			layer = h->n_layers / h->window_every * h->window_every - 1;
+		heads.heads[i] = (pal__qhead){(uint32_t)layer, i};
+	}
 	const pal__sidecar_content c = {.proposer = proposer,
 					.m = m,
 					.weights = weights,
