@@ -24,6 +24,7 @@ import sys
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "tools"))
 
+import bounded  # noqa: E402
 import contended  # noqa: E402
 import llamacpp  # noqa: E402
 import machine  # noqa: E402
@@ -311,12 +312,24 @@ def one_contended(args, peer, name, path):
             "decode_tokens": args.decode, "peer": library, **found}
 
 
+def one_bounded(args, peer, name, path):
+    library = llamacpp.describe(peer, path) if peer else None
+    side = str(Path(path).with_suffix(".side.gguf"))
+    found = bounded.series(args, shlex.split(args.under), peer, name, path,
+                           side if os.path.exists(side) else None, TIMEOUT)
+    if args.bars:
+        print_bars(found["summary"]["bars"])
+    return {"model": {"label": name, "file_bytes": os.path.getsize(path)},
+            "decode_tokens": bounded.DECODE, "peer": library, **found}
+
+
 def write_evidence(args, here, when, built, series, found):
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     name = "-".join([when.strftime("%Y%m%dT%H%M%SZ"), machine.label(here),
                      *([args.isa] if args.isa else []),
-                     *(["contended"] if args.contended else [])])
+                     *(["contended"] if args.contended else []),
+                     *(["bounded"] if args.bounded else [])])
     evidence = {"format": FORMAT, "date": when.isoformat(timespec="seconds"), "machine": here,
                 **built, "python": sys.version.split()[0],
                 "settings": {"pairs": args.pairs, "retries": args.retries, "threads": args.threads,
@@ -324,7 +337,7 @@ def write_evidence(args, here, when, built, series, found):
                 "not_quiet": found, "series": series}
     (out / f"{name}.json").write_text(json.dumps(evidence, indent=1) + "\n", encoding="utf-8")
     written = [out / f"{name}.json"]
-    if series[0]["peer"] and not args.contended:
+    if series[0]["peer"] and not (args.contended or args.bounded):
         groups = [(f"{s['model']['label']}, {s['prefill_tokens']} tokens",
                    [(p, s["summary"]["ratio"][p]["values"], s["summary"]["ratio"][p]["median"])
                     for p in PLOTTED if p in s["summary"]["ratio"]]) for s in series]
@@ -356,6 +369,10 @@ def options():
     ap.add_argument("--contended", action="store_true",
                     help="instead: decode beside busy loops, one a core, and with "
                          f"{contended.CROWD} times as many threads as cores")
+    ap.add_argument("--bounded", type=number, metavar="N",
+                    help="instead: decode at growing depths with K/V of N positions (2048 in issue 4), "
+                         "and what it takes to bring chunks back; `project` too where a side-car "
+                         "is beside the model")
     ap.add_argument("--limit", type=number, default=20, metavar="SECONDS",
                     help="of one contended run of llama.cpp's (default 20)")
     ap.add_argument("--bars", action="store_true", help="print what is aimed at, and if it is met")
@@ -366,8 +383,8 @@ def options():
                     help="run each engine through this, for instance 'taskset -c 0,1'")
     ap.add_argument("--out", default=str(ROOT / "bench" / "results"), metavar="DIR")
     args = ap.parse_args()
-    if args.contended and (args.isa or args.depth):
-        ap.error("--contended goes with neither --isa nor --depth")
+    if bool(args.contended) + bool(args.bounded) + bool(args.isa or args.depth) > 1:
+        ap.error("--contended, --bounded, and --isa or --depth exclude each other")
     return args
 
 
@@ -388,6 +405,10 @@ def main():
         series = [one_contended(args, peer, name, path) for name, path in models]
         runs = [around for s in series for p in s["pairs"] for around in contended.arounds(p)]
         threads = contended.most_threads()
+    elif args.bounded:
+        series = [one_bounded(args, peer, name, path) for name, path in models]
+        runs = [p[e]["around"] for s in series for p in s["pairs"] for e in p["order"]]
+        threads = args.threads
     else:
         series = [one_series(args, peer, name, path, prefill)
                   for name, path in models for prefill in [args.prefill, *args.depth]]

@@ -86,12 +86,12 @@ static json_t *depths_json(const struct figures *f)
 	for (size_t i = 0; i < plan.depths.n; i++) {
 		const pal__bench_depth *d = &f->bench.depths[i];
 		int64_t depth = plan.depths.items[i];
-		json_t *one =
-			json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "depth", (json_int_t)depth,
-				  "prefill_tok_s", rate(depth, d->prefill_s), "decode_tok_s",
-				  rate(plan.n_decode, d->decode_s), "restore_s", d->restore_s,
-				  "token_kv_bytes", d->kv_bytes, "read_share", share(f, d, false),
-				  "read_share_kv", share(f, d, true));
+		json_t *one = json_pack(
+			"{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:i}", "depth", (json_int_t)depth,
+			"prefill_tok_s", rate(depth, d->prefill_s), "decode_tok_s",
+			rate(plan.n_decode, d->decode_s), "restore_s", d->restore_s,
+			"token_kv_bytes", d->kv_bytes, "read_share", share(f, d, false),
+			"read_share_kv", share(f, d, true), "fill_s", d->fill_s, "slots", d->slots);
 		if (json_array_append_new(all, one) != 0) {
 			json_decref(all);
 			return NULL;
@@ -184,6 +184,11 @@ static pal_status print_table(const struct figures *f, pal_error *err)
 			 (long long)plan.depths.items[i],
 			 rate(plan.depths.items[i], b->depths[i].prefill_s),
 			 rate(plan.n_decode, b->depths[i].decode_s));
+	for (size_t i = 0; i < plan.depths.n && !s; i++)
+		if (b->depths[i].slots)
+			s = line(err, "at %-6lld filling %d slots takes %.1f ms\n",
+				 (long long)plan.depths.items[i], b->depths[i].slots,
+				 1e3 * b->depths[i].fill_s);
 	if (!s)
 		s = line(err, "memory    peak %s; K/V %s\n", pal__human_bytes(f->peak_bytes, peak),
 			 pal__human_bytes(f->kv_bytes, kv));

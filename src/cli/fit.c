@@ -15,16 +15,14 @@
 #include "cli/command.h"
 #include "cli/engine.h"
 #include "cli/output.h"
-#include "eval/probes.h"
+#include "eval/calibrate.h"
+#include "eval/facts.h"
 #include "eval/recall.h"
-#include "restore/calibrate.h"
 #include "text/stream.h"
 
-#define QUOTE_LOGS 40 /* made of the text for calibration */
-#define TASK_LOGS 60  /* with facts of tasks in them */
-#define LOG_PROBES 8  /* of one log */
+#define LOGS 2 /* for calibration */
 #define FACTS_EVERY 3
-#define PROBES_SEED 1 /* of the samples' tasks */
+#define LOGS_SEED 1 /* of the first of them */
 #define FACTS_SEED 1000000
 #define SHOWN_HEADS 8 /* of the ranking */
 
@@ -68,6 +66,7 @@ typedef struct {
 	pal__facts facts;
 	uint64_t calls; /* for more text */
 	pal__bar bar;
+	uint64_t logs_done;
 	pal__calibrated first, later;
 	pal__fit_options o;
 	pal__fit fit;
@@ -111,57 +110,54 @@ static pal_status keep_start(work *w, size_t most, pal_error *err)
 
 /* --- calibration ---------------------------------------------------------------- */
 
-static size_t log_length(const work *w)
+static void on_log(void *user, uint64_t done, uint64_t total)
 {
-	int64_t trained = w->model->h.n_ctx_train;
-	return trained < PAL__PROBE_LOG ? (size_t)trained : PAL__PROBE_LOG;
+	work *w = user;
+	pal__bar_update(&w->bar, w->logs_done * total + done, LOGS * total);
 }
 
-/* Logs of the text itself. */
-static pal_status ask_text(work *w, pal__calibration *c, pal_error *err)
+/* Logs of the text itself, or with the tasks' facts in it: as long as the text lasts. */
+static pal_status ask(work *w, pal__calibration *c, pal_error *err)
 {
-	uint64_t seed = 1;
-	size_t length = log_length(w);
-	pal_status s = keep_start(w, QUOTE_LOGS * length, err);
-	size_t logs = w->n_kept / length;
-	if (s == PAL_OK && !logs)
-		s = pal__fail(err, PAL_EINVAL, "too little text: %zu tokens; %zu are the least",
-			      w->n_kept, length);
-	for (size_t i = 0; i < logs && s == PAL_OK; i++) {
-		s = pal__calibration_log(c, w->kept + i * length, length, err);
-		if (s == PAL_OK)
-			s = pal__calibration_quote(c, LOG_PROBES, &seed, err);
-		pal__bar_update(&w->bar, i + 1, logs);
+	pal_status s = keep_start(w, LOGS * PAL__CALIBRATION_LOG, err);
+	if (s == PAL_OK && w->n_kept < PAL__CALIBRATION_LEAST)
+		s = pal__fail(err, PAL_EINVAL, "too little text: %zu tokens; %d are the least",
+			      w->n_kept, PAL__CALIBRATION_LEAST);
+	size_t n = w->n_kept < PAL__CALIBRATION_LOG ? w->n_kept : PAL__CALIBRATION_LOG;
+	for (size_t i = 0; i < LOGS && s == PAL_OK; i++) {
+		uint64_t seed = LOGS_SEED + i;
+		if (w->tasks)
+			s = pal__calibration_tasks(c, w->tasks, n, i % 2 == 1, seed, err);
+		else if ((i + 1) * n <= w->n_kept)
+			s = pal__calibration_text(c, w->kept + i * n, n, seed, err);
+		w->logs_done++;
 	}
 	return s;
 }
 
-static void on_sample(void *user, uint64_t done, uint64_t total)
+static pal_status open_tasks(work *w, pal_error *err)
 {
-	pal__bar_update(user, done, total);
-}
-
-/* Logs with facts in them. */
-static pal_status ask_tasks(work *w, pal__calibration *c, pal_error *err)
-{
+	if (!tasks)
+		return PAL_OK;
 	if (!file)
 		return pal__fail(err, PAL_EINVAL, "--tasks needs the text in a file: -f FILE");
+	w->facts = (pal__facts){.model = w->model, .seed = FACTS_SEED};
 	pal_status s = pal__tasks_open(tasks, file, &w->tasks, err);
-	if (s != PAL_OK)
-		return s;
-	w->facts = (pal__facts){.tasks = w->tasks, .model = w->model, .seed = FACTS_SEED};
-	return pal__probes_ask(w->tasks, w->model, c, TASK_LOGS, log_length(w), PROBES_SEED,
-			       on_sample, &w->bar, err);
+	w->facts.tasks = w->tasks;
+	return s;
 }
 
 static pal_status calibrate(work *w, pal_error *err)
 {
 	pal__calibration *c;
-	pal_status s = pal__calibration_new(w->model, &c, err);
+	pal_status s = open_tasks(w, err);
+	if (s == PAL_OK)
+		s = pal__calibration_new(w->model, &c, err);
 	if (s != PAL_OK)
 		return s;
-	pal__bar_start(&w->bar, "calibrating", "logs", engine.quiet);
-	s = tasks ? ask_tasks(w, c, err) : ask_text(w, c, err);
+	pal__calibration_watch(c, on_log, w);
+	pal__bar_start(&w->bar, "calibrating", "tokens", engine.quiet);
+	s = ask(w, c, err);
 	if (s == PAL_OK)
 		s = pal__calibration_choose(c, false, &w->first, err);
 	if (s == PAL_OK)

@@ -1,4 +1,5 @@
 /* pal: the command line program. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -107,6 +108,8 @@ static int dispatch(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	/* A limit on files is a write that fails, with a message, and not the end. */
+	signal(SIGXFSZ, SIG_IGN);
 	int code = dispatch(argc, argv);
 	pal_error err;
 	if (pal__out_flush(&err)) {

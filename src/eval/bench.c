@@ -125,6 +125,32 @@ static pal_status verify(struct bench *b, const pal__bench_list *l, double *ms, 
 	return PAL_OK;
 }
 
+/* Fills all slots with chunks from all over the log, others each time. */
+static pal_status fill(struct bench *b, pal__bench_depth *d, pal_error *err)
+{
+	pal_session *s = b->s;
+	int reread = s->o.reread;
+	int64_t chunks = 0;
+	pal_status status = PAL_OK;
+	if (s->o.kv_policy == PAL_KV_RESTORED && s->length > reread)
+		chunks = pal__restore_end(&s->restore, s->length - reread) / PAL_CHUNK;
+	int64_t apart = chunks / s->o.slots;
+	for (int round = 0; apart > 1 && round <= PAL__BENCH_ROUNDS && !status; round++) {
+		int32_t set[PAL_MAX_SLOTS];
+		for (int i = 0; i < s->o.slots; i++)
+			set[i] = (int32_t)(i * apart + round % apart);
+		const pal__recalling r = {
+			.at = s->length, .reread = reread, .chunks = set, .n = s->o.slots};
+		double before = s->fill_s;
+		status = pal__session_event(s, &r, err);
+		double t = s->fill_s - before;
+		if (round) /* the first one may have to write what left the window */
+			d->fill_s = round == 1 || t < d->fill_s ? t : d->fill_s;
+		d->slots = s->o.slots;
+	}
+	return status;
+}
+
 /* One prompt grows from depth to depth: what a depth costs is what it took so far. */
 static pal_status depths(struct bench *b, const pal__bench_plan *plan, pal__bench *r,
 			 pal_error *err)
@@ -137,6 +163,8 @@ static pal_status depths(struct bench *b, const pal__bench_plan *plan, pal__benc
 		r->depths[i].prefill_s = seconds;
 		if (!s)
 			s = decode(b, plan->n_decode, &r->depths[i], err);
+		if (!s)
+			s = fill(b, &r->depths[i], err);
 		if (!s)
 			s = pal_session_truncate(b->s, to, err);
 		if (!s && i + 1 < plan->depths.n) /* a bounded session may read all again */

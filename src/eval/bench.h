@@ -29,6 +29,9 @@ typedef struct {
 	double prefill_s, decode_s; /* seconds for all of them */
 	double restore_s;           /* before the first token, what is brought back */
 	double kv_bytes;            /* of K/V that a decoded token sees, on average */
+	double fill_s; /* to fill every slot with chunks from all over the log, the best of
+			* PAL__BENCH_ROUNDS; 0: none can be restored. Of `depths` only */
+	int slots;
 } pal__bench_depth;
 
 typedef struct {

@@ -542,6 +542,14 @@ static pal_status fill(pal__sample *s, pal_error *err)
 	return status;
 }
 
+void pal__spec_kinds(const pal__tasks *t, pal__sample_spec *spec)
+{
+	int n = pal__tasks_n_kinds(t);
+	spec->n_kinds = n < PAL__TASK_KINDS ? n : PAL__TASK_KINDS;
+	for (int i = 0; i < spec->n_kinds; i++)
+		spec->kinds[i] = i;
+}
+
 pal_status pal__sample_new(const pal__tasks *t, const pal_model *model,
 			   const pal__sample_spec *spec, pal__sample **out, pal_error *err)
 {

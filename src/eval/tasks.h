@@ -49,6 +49,9 @@ typedef struct {
 	bool chat; /* questions in the form of a chat */
 } pal__sample_spec;
 
+/* Facts of every kind, in turn. */
+void pal__spec_kinds(const pal__tasks *t, pal__sample_spec *spec);
+
 typedef struct {
 	int kind, ask;                                                /* ask: which phrasing */
 	int n_needles, phrases[PAL__TASK_SENTENCES];                  /* sentences of the fact */

@@ -11,7 +11,7 @@
 
 #define CHUNKS (PAL__SLAB / PAL_CHUNK)
 #define TILES (PAL__SLAB / PAL__TILE_ROWS)
-#define TOP 8       /* chunks that a query vector can bring up */
+#define TOP PAL__LOOK_CHUNKS
 #define Q4_BYTES 18 /* of a block of 32 */
 
 /* --- shape ------------------------------------------------------------------------ */
@@ -44,6 +44,15 @@ static void find_pairs(pal__index *x)
 	}
 }
 
+static void finish_shape(pal__index *x, size_t at_once, int max_rows)
+{
+	find_pairs(x);
+	x->at_once = at_once < x->n_heads ? at_once : x->n_heads;
+	size_t most = PAL__MAX_PROBES / x->at_once;
+	x->max_rows = (size_t)max_rows < most ? max_rows : (int)most;
+	pal__matrix_shape(&x->tile, PAL__Q4_0, PAL__SLAB, (x->m->h.head_dim + 31) / 32 * 32);
+}
+
 void pal__index_shape(pal__index *x, pal_model *m, const pal__kv_shape *kv, const pal__qhead *first,
 		      size_t n_first, const pal__qhead *later, size_t n_later, int max_rows)
 {
@@ -57,15 +66,28 @@ void pal__index_shape(pal__index *x, pal_model *m, const pal__kv_shape *kv, cons
 		add_head(x, first[i], false);
 	for (size_t i = 0; i < n_later; i++)
 		add_head(x, later[i], true);
-	find_pairs(x);
-	size_t most = PAL__MAX_PROBES / x->n_heads;
-	x->max_rows = (size_t)max_rows < most ? max_rows : (int)most;
-	pal__matrix_shape(&x->tile, PAL__Q4_0, PAL__SLAB, (m->h.head_dim + 31) / 32 * 32);
+	finish_shape(x, x->n_heads, max_rows);
+}
+
+void pal__index_shape_all(pal__index *x, pal_model *m, const pal__kv_shape *kv)
+{
+	*x = (pal__index){.m = m, .disk = PAL__NO_DISK};
+	size_t bounded = 0, seen = 0;
+	for (size_t i = 0; i < m->h.n_layers; i++)
+		bounded += pal__kv_bounded(kv, i);
+	size_t every = (bounded * m->h.n_heads + PAL__INDEX_HEADS - 1) / PAL__INDEX_HEADS;
+	for (uint32_t i = 0; i < m->h.n_layers; i++) {
+		if (!pal__kv_bounded(kv, i) || seen++ % every)
+			continue;
+		for (uint32_t h = 0; h < m->h.n_heads && x->n_heads < PAL__INDEX_HEADS; h++)
+			x->heads[x->n_heads++] = (pal__qhead){i, h};
+	}
+	finish_shape(x, PAL__MAX_PROBES / PAL__SCORED_ROWS, PAL__SCORED_ROWS);
 }
 
 static size_t n_probes(const pal__index *x)
 {
-	return x->n_heads * (size_t)x->max_rows;
+	return x->at_once * (size_t)x->max_rows;
 }
 
 static bool lay_out(pal__index *x, pal__arena *arena, size_t *bytes)
@@ -220,9 +242,10 @@ void pal__index_tap(pal__index *x, size_t layer, const pal__scratch *s, int64_t 
 /* Probe i is a query vector: of head head[i] at row row[i]. Those of a pair are neighbours. */
 typedef struct {
 	pal__index *x;
+	size_t from, to; /* the heads whose vectors are scored */
 	size_t n, head[PAL__MAX_PROBES], row[PAL__MAX_PROBES];
-	size_t first[2 * PAL__MAX_HEADS_SET + 1]; /* of each pair; one more at the end */
-	const uint8_t *panels[2 * PAL__MAX_HEADS_SET];
+	size_t first[PAL__INDEX_HEADS + 1]; /* of each pair; one more at the end */
+	const uint8_t *panels[PAL__INDEX_HEADS];
 	float *vectors;
 	int64_t end;
 	size_t slab; /* of the wave */
@@ -240,7 +263,7 @@ static void choose_probes(probing *p, int rows)
 	for (size_t pair = 0; pair < x->n_pairs; pair++) {
 		p->first[pair] = p->n;
 		p->panels[pair] = panel;
-		for (size_t h = 0; h < x->n_heads; h++)
+		for (size_t h = p->from; h < p->to; h++)
 			for (int r = 0; x->pair_of[h] == pair && r < rows; r++) {
 				p->head[p->n] = h;
 				p->row[p->n++] = (size_t)r;
@@ -297,6 +320,8 @@ static void slab_item(void *arg, size_t item, int worker)
 	for (size_t pair = 0; pair < x->n_pairs && !p->failed; pair++) {
 		size_t first = p->first[pair], count = p->first[pair + 1] - first;
 		pal_error error;
+		if (!count)
+			continue;
 		if (pal__disk_read(&x->disk, w.data, w.n_tiles * w.tile_bytes,
 				   tile_at(x, slab * TILES, pair), &error)) {
 			if (!atomic_exchange(&p->failed, true))
@@ -381,31 +406,65 @@ static void rank(const probing *p, const best *all, bool later, pal__found *foun
 		}
 }
 
+/* The best chunks below `end` of every query vector of heads [from, to): all[p->n]. */
+static pal_status find_best(probing *p, int rows, best all[PAL__MAX_PROBES], pal_error *err)
+{
+	pal__index *x = p->x;
+	choose_probes(p, rows);
+	for (size_t i = 0; i < p->n; i++) {
+		all[i] = (best){.max = -INFINITY};
+		memset(all[i].chunk, 0xff, sizeof all[i].chunk);
+	}
+	size_t slabs = ((size_t)p->end + PAL__SLAB - 1) / PAL__SLAB;
+	for (p->slab = 0; p->slab < slabs; p->slab += x->n_wave) {
+		size_t wave = slabs - p->slab < x->n_wave ? slabs - p->slab : x->n_wave;
+		pal__pool_run(x->m->pool, wave, slab_item, p);
+		if (p->failed)
+			return pal__fail(err, p->error.code, "%s", p->error.text);
+		for (size_t item = 0; item < wave; item++)
+			for (size_t i = 0; i < p->n; i++)
+				for (size_t c = 0; c < CHUNKS; c++)
+					join_chunk(&all[i],
+						   (int32_t)((p->slab + item) * CHUNKS + c),
+						   x->wave[(item * n_probes(x) + i) * CHUNKS + c]);
+	}
+	return PAL_OK;
+}
+
 pal_status pal__index_score(pal__index *x, int64_t end, int rows, bool later,
 			    pal__found found[PAL__MAX_FOUND], size_t *n, pal_error *err)
 {
 	best all[PAL__MAX_PROBES];
-	probing p = {.x = x, .end = end < x->end ? end : x->end, .vectors = x->wave};
+	probing p = {.x = x, .to = x->n_heads, .vectors = x->wave};
+	p.end = end < x->end ? end : x->end;
 	*n = 0;
 	if (p.end <= 0 || x->q_end == x->q_from)
 		return PAL_OK;
-	choose_probes(&p, rows);
-	for (size_t i = 0; i < p.n; i++) {
-		all[i] = (best){.max = -INFINITY};
-		memset(all[i].chunk, 0xff, sizeof all[i].chunk);
+	pal_status s = find_best(&p, rows, all, err);
+	if (s == PAL_OK)
+		rank(&p, all, later, found, n);
+	return s;
+}
+
+pal_status pal__index_look(pal__index *x, int64_t end,
+			   void (*at)(void *user, const pal__look *look), void *user,
+			   pal_error *err)
+{
+	best all[PAL__MAX_PROBES];
+	pal_status s = PAL_OK;
+	end = end < x->end ? end : x->end;
+	for (size_t from = 0; end > 0 && from < x->n_heads && s == PAL_OK; from += x->at_once) {
+		probing p = {.x = x, .from = from, .end = end, .vectors = x->wave};
+		p.to = from + x->at_once < x->n_heads ? from + x->at_once : x->n_heads;
+		s = find_best(&p, PAL__SCORED_ROWS, all, err);
+		for (size_t i = 0; i < p.n && s == PAL_OK; i++) {
+			pal__look look = {.head = p.head[i]};
+			for (; look.n < TOP && all[i].chunk[look.n] >= 0; look.n++)
+				look.found[look.n] = (pal__found){
+					all[i].chunk[look.n],
+					pal__exp(all[i].value[look.n] - all[i].max) / all[i].sum};
+			at(user, &look);
+		}
 	}
-	size_t slabs = ((size_t)p.end + PAL__SLAB - 1) / PAL__SLAB;
-	for (p.slab = 0; p.slab < slabs; p.slab += x->n_wave) {
-		size_t wave = slabs - p.slab < x->n_wave ? slabs - p.slab : x->n_wave;
-		pal__pool_run(x->m->pool, wave, slab_item, &p);
-		if (p.failed)
-			return pal__fail(err, p.error.code, "%s", p.error.text);
-		for (size_t item = 0; item < wave; item++)
-			for (size_t i = 0; i < p.n; i++)
-				for (size_t c = 0; c < CHUNKS; c++)
-					join_chunk(&all[i], (int32_t)((p.slab + item) * CHUNKS + c),
-						   x->wave[(item * n_probes(x) + i) * CHUNKS + c]);
-	}
-	rank(&p, all, later, found, n);
-	return PAL_OK;
+	return s;
 }

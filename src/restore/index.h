@@ -25,6 +25,8 @@
 #define PAL__MAX_PROBES 256   /* query vectors that are scored at once */
 #define PAL__MAX_HEADS_SET 16 /* query heads of a set */
 #define PAL__MAX_FOUND 64     /* chunks that a scoring returns */
+#define PAL__INDEX_HEADS 2048 /* query heads of one index, for calibration */
+#define PAL__LOOK_CHUNKS 8    /* that one query vector can bring up */
 #define PAL__KEPT_ROWS 64     /* query positions whose vectors are kept */
 #define PAL__RING_ROWS (2 * PAL__KEPT_ROWS)
 #define PAL__SCORED_ROWS 16 /* of them that a question is scored from */
@@ -37,10 +39,11 @@ typedef struct {
 	pal_model *m;
 	pal__disk disk;
 	size_t n_heads, n_pairs;
-	pal__qhead heads[2 * PAL__MAX_HEADS_SET]; /* of both sets, sorted by pair */
-	bool first[2 * PAL__MAX_HEADS_SET], later[2 * PAL__MAX_HEADS_SET];
-	pal__qhead pairs[2 * PAL__MAX_HEADS_SET]; /* layer and kv head */
-	size_t pair_of[2 * PAL__MAX_HEADS_SET];
+	size_t at_once; /* heads that are scored at once; all but for calibration */
+	pal__qhead heads[PAL__INDEX_HEADS];
+	bool first[PAL__INDEX_HEADS], later[PAL__INDEX_HEADS]; /* whether it is of the set */
+	pal__qhead pairs[PAL__INDEX_HEADS];                    /* layer and kv head */
+	size_t pair_of[PAL__INDEX_HEADS];
 	pal__matrix tile; /* the shape of a slab of one pair */
 	int64_t end;      /* positions in the file */
 
@@ -54,7 +57,7 @@ typedef struct {
 	/* Scratch. */
 	size_t worker_bytes;
 	uint8_t *workers, *panels;
-	float *wave; /* [wave slabs][n_heads * max_rows][PAL__SLAB / PAL_CHUNK] */
+	float *wave; /* [wave slabs][at_once * max_rows][PAL__SLAB / PAL_CHUNK] */
 	size_t n_wave;
 } pal__index;
 
@@ -63,6 +66,10 @@ typedef struct {
  * there are many heads. */
 void pal__index_shape(pal__index *x, pal_model *m, const pal__kv_shape *kv, const pal__qhead *first,
 		      size_t n_first, const pal__qhead *later, size_t n_later, int max_rows);
+
+/* Every query head of bounded layers, of models with very many those of every second layer, or
+ * third, and so on: for pal__index_look, and not for pal__index_score. */
+void pal__index_shape_all(pal__index *x, pal_model *m, const pal__kv_shape *kv);
 bool pal__index_need(const pal__index *x, size_t *bytes);
 pal_status pal__index_init(pal__index *x, pal__arena *arena, const char *dir, pal_error *err);
 void pal__index_close(pal__index *x);
@@ -102,5 +109,18 @@ void pal__found_add(pal__found found[PAL__MAX_FOUND], size_t *n, pal__found f);
  * there are), best first; later: by the better of both head sets. Returns how many in *n. */
 pal_status pal__index_score(pal__index *x, int64_t end, int rows, bool later,
 			    pal__found found[PAL__MAX_FOUND], size_t *n, pal_error *err);
+
+/* What one query vector looks for: its best chunks, best first, and their shares. */
+typedef struct {
+	size_t head; /* of x->heads */
+	size_t n;
+	pal__found found[PAL__LOOK_CHUNKS];
+} pal__look;
+
+/* What every head looks for from the last PAL__SCORED_ROWS query positions: at() is called for each
+ * head and position, heads in ascending order. */
+pal_status pal__index_look(pal__index *x, int64_t end,
+			   void (*at)(void *user, const pal__look *look), void *user,
+			   pal_error *err);
 
 #endif

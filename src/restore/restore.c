@@ -97,12 +97,15 @@ pal_status pal__restore_shape(pal__restore *r, const pal__site *site, const pal_
 	if ((unsigned)o->spill_type >= sizeof kinds / sizeof kinds[0])
 		return pal__fail(err, PAL_EINVAL, "the spill type %d is not known",
 				 (int)o->spill_type);
-	pal_status s = open_side(r, o, err);
+	pal_status s = site->all_heads ? PAL_OK : open_side(r, o, err);
 	if (s)
 		return s;
-	pal__index_shape(&r->index, site->m, &site->kv->shape, r->side.first.heads, r->side.first.n,
-			 r->side.later.heads, r->side.later.n,
-			 o->restore_prefill ? PAL__KEPT_ROWS : PAL__SCORED_ROWS);
+	if (site->all_heads)
+		pal__index_shape_all(&r->index, site->m, &site->kv->shape);
+	else
+		pal__index_shape(&r->index, site->m, &site->kv->shape, r->side.first.heads,
+				 r->side.first.n, r->side.later.heads, r->side.later.n,
+				 o->restore_prefill ? PAL__KEPT_ROWS : PAL__SCORED_ROWS);
 	size_t runs, index, rope = PAL__SPAN_ROWS * site->m->h.n_rot * sizeof(float);
 	*bytes = pal__arena_need(rope);
 	bool fits = pal__runs_need(site, &runs) && pal__add_size(*bytes, runs, bytes) &&

@@ -29,6 +29,7 @@ typedef struct {
 	pal__scratch *scratch;
 	pal__row *rows; /* [n_batch] */
 	int n_batch, left;
+	bool all_heads; /* the index keeps every head, for calibration */
 	const int32_t *log;
 	pal__control control;
 	float *rope; /* [PAL__SPAN_ROWS][n_rot]: of the span at hand */

@@ -12,20 +12,24 @@
 typedef struct {
 	pal_session_options o;
 	pal__kv_shape kv;
-	bool bounded, restores;
+	bool bounded, restores, all_heads;
 	size_t kv_bytes, other; /* other: scratch, log, rows, logits, restoration */
 } needs;
 
 /* What restoration works on, as far as it is known before the arena is. */
 static pal__site site_of(pal_model *m, const needs *n, pal__kv *kv)
 {
-	return (pal__site){.m = m, .kv = kv, .n_batch = n->o.n_batch, .left = n->o.left};
+	return (pal__site){.m = m,
+			   .kv = kv,
+			   .n_batch = n->o.n_batch,
+			   .left = n->o.left,
+			   .all_heads = n->all_heads};
 }
 
-static pal_status measure(const pal_model *m, const pal_session_options *options, needs *out,
-			  pal_error *err)
+static pal_status measure(const pal_model *m, const pal_session_options *options, bool all_heads,
+			  needs *out, pal_error *err)
 {
-	needs n = {0};
+	needs n = {.all_heads = all_heads};
 	pal_status status = pal__session_plan(m, options, &n.o, &n.kv, err);
 	if (status != PAL_OK)
 		return status;
@@ -60,7 +64,7 @@ pal_status pal_session_need(const pal_model *model, const pal_session_options *o
 			    uint64_t *kv_bytes, uint64_t *scratch_bytes, pal_error *err)
 {
 	needs n = {0};
-	pal_status s = measure(model, options, &n, err);
+	pal_status s = measure(model, options, false, &n, err);
 	if (s != PAL_OK)
 		return s;
 	*kv_bytes = n.kv_bytes;
@@ -140,11 +144,11 @@ static pal_status fill_in(pal_session *s, const needs *n, pal_error *err)
 	return status;
 }
 
-pal_status pal_session_open(pal_model *model, const pal_session_options *options, pal_session **out,
-			    pal_error *err)
+static pal_status open_session(pal_model *model, const pal_session_options *options, bool all_heads,
+			       pal_session **out, pal_error *err)
 {
 	needs n = {0};
-	pal_status status = measure(model, options, &n, err);
+	pal_status status = measure(model, options, all_heads, &n, err);
 	if (status != PAL_OK)
 		return status;
 	if (model->no_weights)
@@ -174,6 +178,25 @@ pal_status pal_session_open(pal_model *model, const pal_session_options *options
 	touch(s, n.kv_bytes);
 	*out = s;
 	return PAL_OK;
+}
+
+pal_status pal_session_open(pal_model *model, const pal_session_options *options, pal_session **out,
+			    pal_error *err)
+{
+	return open_session(model, options, false, out, err);
+}
+
+pal_status pal__session_open_all(pal_model *model, const pal_session_options *options,
+				 pal_session **out, pal_error *err)
+{
+	return open_session(model, options, true, out, err);
+}
+
+pal_status pal__session_ask_heads(pal_session *s, void (*at)(void *user, const pal__look *look),
+				  void *user, pal_error *err)
+{
+	int64_t end = pal__restore_end(&s->restore, s->length - s->o.reread);
+	return pal__index_look(&s->restore.index, end, at, user, err);
 }
 
 void pal_session_close(pal_session *s)

@@ -137,6 +137,13 @@ pal_status pal__session_mark(pal_session *s, pal__mark *out, pal_error *err);
 void pal__session_rewind(pal_session *s, const pal__mark *mark);
 void pal__mark_free(pal__mark *mark);
 
+/* A restored session whose index keeps every query head: not for generating, but to be asked what
+ * each of them looks for, as pal__index_look does, after an event. */
+pal_status pal__session_open_all(pal_model *model, const pal_session_options *options,
+				 pal_session **out, pal_error *err);
+pal_status pal__session_ask_heads(pal_session *s, void (*at)(void *user, const pal__look *look),
+				  void *user, pal_error *err);
+
 /* Breaks restoration, for negative controls. other: of PAL__CONTROL_FOREIGN, at least as long. */
 void pal__session_control(pal_session *s, pal__control control, pal_session *other);
 

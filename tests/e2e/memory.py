@@ -122,9 +122,9 @@ class Policies(Case):
     def test_figures(self):
         run = ("run", self.model, "--ids", "-n", 3, "--ignore-eos")
         text = self.good(*run, "--kv", "window", stdin=ids(1000)).stderr.decode()
-        self.assertRegex(text, r"K/V [^;]+; evicted 743, restored 0 chunks\n$")
+        self.assertRegex(text, r"K/V [^;]+; evicted 743, restored 0 chunks(; drafted .*)?\n$")
         text = self.good(*run, "--kv", "restored", stdin=ids(1000)).stderr.decode()
-        self.assertRegex(text, r"K/V [^;]+; evicted 743, restored \d+ chunks\n$")
+        self.assertRegex(text, r"K/V [^;]+; evicted 743, restored \d+ chunks(; drafted .*)?\n$")
         self.assertNotIn("evicted", self.good(*run, stdin=ids(1000)).stderr.decode())
 
     def test_fallbacks_are_said(self):

@@ -134,9 +134,7 @@ class Usage(Case):
         self.fails("--isa sse9: must be one of scalar", "logits", MODEL, "--isa", "sse9")
         self.fails("--kv-type q4", "logits", MODEL, "--kv-type", "q4")
 
-    def test_what_this_version_has_not(self):
-        self.fails("--draft ngram: not available yet.*none", "run", MODEL, "-p", "x", "--draft",
-                   "ngram")
+    def test_what_this_machine_has_not(self):
         other = "neon" if os.uname().machine == "x86_64" else "avx2"
         self.fails(other, "run", MODEL, "-p", "x", "--isa", other)
 
@@ -284,7 +282,7 @@ class Run(Case):
     def test_report(self):
         r = self.report("-p", PROMPT, "--ignore-eos", "--temp", 0.5, "--seed", 2**64 - 1)
         self.assertEqual(list(r), ["machine", "build", "model", "parameters", "prompt_ids", "ids",
-                                   "text", "stop", "timings", "memory"])
+                                   "text", "stop", "timings", "memory", "drafts"])
         self.assertEqual((len(r["ids"]), r["stop"]), (12, "limit"))
         self.assertEqual(r["timings"]["generated_tokens"], 12)
         self.assertEqual(r["timings"]["prompt_tokens"], len(r["prompt_ids"]))
@@ -294,10 +292,33 @@ class Run(Case):
         for key in ("peak_rss_bytes", "weight_bytes", "kv_bytes", "scratch_bytes"):
             self.assertGreater(r["memory"][key], 0)
 
+    def test_drafts_change_nothing(self):
+        """Whatever drafts, and whoever decides: the same tokens and the same end."""
+        for how in ((), ("--temp", 0.8, "--seed", 3), ("--kv", "restored", "--window", 64)):
+            args = ("-p", PROMPT * 20, "-n", 60, *how)
+            plain = self.report(*args, "--draft", "none")
+            self.assertEqual(plain["drafts"], {"forwards": 60, "drafted": 0, "accepted": 0,
+                                               "sources": []})
+            for draft in ("auto", "ngram", "suffix", "mix:ngram,suffix", "exit:1",
+                          "model:" + MODEL):
+                drafted = self.report(*args, "--draft", draft)
+                for key in ("ids", "text", "stop"):
+                    self.assertEqual(drafted[key], plain[key], (how, draft))
+                n = drafted["drafts"]
+                self.assertLessEqual(n["accepted"], n["drafted"])
+                self.assertEqual(sum(s["drafted"] for s in n["sources"]), n["drafted"])
+
+    def test_drafters_that_cannot_be(self):
+        for draft, message in (("magic", "magic"), ("exit:0", "exit:0"), ("exit:99", "fewer than the"),
+                               ("model:" + self.path("none.gguf"), "No such file"),
+                               ("suffix:" + self.path("none"), "No such file")):
+            self.fails(message, "run", MODEL, "-p", "x", "-n", 4, "--draft", draft)
+        self.fails("--max-draft", "run", MODEL, "-p", "x", "-n", 4, "--max-draft", 33)
+
     def test_figures(self):
         p = pal("run", MODEL, "-p", PROMPT, "-n", 4)
         self.assertRegex(p.stderr.decode(), r"^pal: prompt \d+ tokens, .* tok/s; generated \d+, "
-                                            r".* tok/s; peak memory .*, K/V .*\n$")
+                                            r".* tok/s; peak memory .*, K/V .*(; drafted .*)?\n$")
         self.assertEqual(pal("run", MODEL, "-p", PROMPT, "-n", 4, "--quiet").stderr, b"")
 
     def test_seed_decides(self):

@@ -164,6 +164,51 @@ static void definition(void **state)
 	}
 }
 
+/* By chunk, what all heads and positions give. */
+static void take_look(void *user, const pal__look *look)
+{
+	double *sum = user;
+	for (size_t i = 0; i < look->n; i++) {
+		assert_true(!i || look->found[i].score <= look->found[i - 1].score);
+		sum[look->found[i].chunk] += (double)look->found[i].score;
+	}
+}
+
+/* What heads look for, asked of a few at a time, adds up to the scores of all of them. */
+static void looks(void **state)
+{
+	(void)state;
+	for (int i = 0; i < n_paths; i++) {
+		static int32_t ids[1500];
+		pal_session_options o = past_options(PAL_SOURCE_RECOMPUTE);
+		pal_model *m = past_model(paths[i], 2, NULL);
+		pal_session *s;
+		pal__found found[PAL__MAX_FOUND];
+		double sum[1500 / PAL_CHUNK + 1];
+		size_t n;
+		for (int64_t k = 0; k < 1500; k++)
+			ids[k] = past_token(m, k);
+		assert_int_equal(pal__session_open_all(m, &o, &s, NULL), PAL_OK);
+		assert_int_equal(pal_session_append(s, ids, 1500, NULL, NULL, NULL, NULL), PAL_OK);
+		pal__index *x = &s->restore.index;
+		memset(x->first, 1, x->n_heads);
+		size_t all = x->n_heads <= 16 ? x->n_heads : 16;
+		assert_int_equal(x->at_once, all);
+		x->n_heads = all;
+		assert_int_equal(pal__index_score(x, 1200, 16, false, found, &n, NULL), PAL_OK);
+		assert_true(n > 1);
+		for (x->at_once = 1; x->at_once <= all; x->at_once += 2) {
+			memset(sum, 0, sizeof sum);
+			assert_int_equal(pal__index_look(x, 1200, take_look, sum, NULL), PAL_OK);
+			for (size_t k = 0; k < n; k++)
+				assert_true(fabs(sum[found[k].chunk] - (double)found[k].score) <
+					    1e-4);
+		}
+		pal_session_close(s);
+		pal_model_close(m);
+	}
+}
+
 /* Rows of the file are K before rotation, as far as 4 bits say it, wherever a keeping stopped. */
 static void rows(void **state)
 {
@@ -272,9 +317,8 @@ static void failures(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(definition),
-		cmocka_unit_test(rows),
-		cmocka_unit_test(same_everywhere),
+		cmocka_unit_test(definition), cmocka_unit_test(looks),
+		cmocka_unit_test(rows),       cmocka_unit_test(same_everywhere),
 		cmocka_unit_test(failures),
 	};
 	paths = argv + 1;

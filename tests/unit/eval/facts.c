@@ -1,6 +1,6 @@
-/* Recall tasks as probes and as text: every needle is asked for, text is the samples' one after the
- * other in whatever pieces, and all memory is given back. Arguments: models. */
-#include "eval/probes.h"
+/* Text full of facts: samples one after the other in whatever pieces, and all memory is given back.
+ * Arguments: models. */
+#include "eval/facts.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,8 +10,6 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
-
-#define LENGTH 500
 
 static const char tasks_text[] =
 	"{\"grammar\": {\"d\": [\"0\", \"1\", \"2\", \"3\", \"4\"], \"code\": [\"{d}{d}{d}\"],"
@@ -32,39 +30,6 @@ static pal_status tasks(pal__tasks **t)
 {
 	return pal__tasks_parse("tasks", tasks_text, strlen(tasks_text), filler, sizeof filler, t,
 				NULL);
-}
-
-static void count(void *user, uint64_t done, uint64_t total)
-{
-	int *n = user;
-	assert_int_equal(done, ++*n);
-	assert_int_equal(total, 3);
-}
-
-/* Of six facts, three have one sentence and three have two, the second for a later round. */
-static void every_needle(void **state)
-{
-	(void)state;
-	int n = 0;
-	pal__tasks *t;
-	pal__calibration *c;
-	pal__calibrated first, later;
-	pal_error err;
-	assert_int_equal(tasks(&t), PAL_OK);
-	assert_int_equal(pal__calibration_new(model, &c, NULL), PAL_OK);
-	if (pal__probes_ask(t, model, c, 3, LENGTH, 1, count, &n, &err))
-		fail_msg("%s", err.text);
-	assert_int_equal(n, 3);
-	assert_int_equal(pal__calibration_choose(c, false, &first, NULL), PAL_OK);
-	assert_int_equal(pal__calibration_choose(c, true, &later, NULL), PAL_OK);
-	assert_int_equal(first.n_probes, 3 * 6);
-	assert_int_equal(later.n_probes, 3 * 3);
-	pal__free(first.singles);
-	pal__free(later.singles);
-	/* No room for the facts. */
-	assert_int_not_equal(pal__probes_ask(t, model, c, 1, 200, 1, NULL, NULL, &err), PAL_OK);
-	pal__calibration_free(c);
-	pal__tasks_close(t);
 }
 
 static void stream_of_facts(void **state)
@@ -92,16 +57,10 @@ static pal_status everything(void)
 {
 	int32_t ids[10];
 	pal__tasks *t = NULL;
-	pal__calibration *c = NULL;
 	pal_status s = tasks(&t);
 	pal__facts f = {.tasks = t, .model = model};
 	if (s == PAL_OK)
 		s = pal__facts_next(&f, ids, 10, NULL);
-	if (s == PAL_OK)
-		s = pal__calibration_new(model, &c, NULL);
-	if (s == PAL_OK)
-		s = pal__probes_ask(t, model, c, 1, LENGTH, 1, NULL, NULL, NULL);
-	pal__calibration_free(c);
 	pal__facts_end(&f);
 	pal__tasks_close(t);
 	return s;
@@ -126,7 +85,6 @@ static void no_memory(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(every_needle),
 		cmocka_unit_test(stream_of_facts),
 		cmocka_unit_test(no_memory),
 	};
