@@ -6,15 +6,18 @@
  * A round is a random program on two sessions of the same options, of which one has a drafter and
  * the other none, nor its number of threads, instruction set or batch: appends, truncations,
  * generation with stops of all kinds, pal_verify, restoration, events of random chunks, going back
- * to a mark, another session that uses the drafter meanwhile. The drafter has one or more random
- * sources. One of them is hostile: it knows what plain decoding said, and drafts it with mistakes,
- * ids that are none, ends of sequences, or noise, and leaves rubbish wherever a source may write.
- * Half of the drafters draft always, whatever their controllers have learnt. Speaks TAP. */
+ * to a mark, another session that uses the drafter meanwhile, and at last a disk that fails while
+ * tokens are drafted: what then is there is what a replay of log and events gives. The drafter has
+ * one or more random sources. One of them is hostile: it knows what plain decoding said, and drafts
+ * it with mistakes, ids that are none, ends of sequences, or noise, and leaves rubbish wherever a
+ * source may write. Half of the drafters draft always, whatever their controllers have learnt.
+ * Speaks TAP. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/disk.h"
 #include "draft/drafter.h"
 #include "draft/indexing.h"
 #include "programs.h"
@@ -34,13 +37,20 @@ enum {
 	LIMITED,       /* limits reached by generations with drafts */
 	TRUNCATED,     /* truncations after a generation with drafts */
 	VERIFIED,      /* tokens that pal_verify foresaw */
+	FAILED,        /* generations with drafts that failed */
 	HALF_FORESEEN, /* calls of it that foresaw some of a draft */
 	N_LIVE
 };
-static const char *const live_names[N_LIVE] = {
-	"steps with something evicted",    "events between drafts",  "drafts cut by an end",
-	"drafts cut by a stop string",     "drafts cut by a caller", "limits",
-	"truncations of what was drafted", "tokens verified",        "drafts half verified"};
+static const char *const live_names[N_LIVE] = {"steps with something evicted",
+					       "events between drafts",
+					       "drafts cut by an end",
+					       "drafts cut by a stop string",
+					       "drafts cut by a caller",
+					       "limits",
+					       "truncations of what was drafted",
+					       "tokens verified",
+					       "failures amid drafts",
+					       "drafts half verified"};
 
 enum { HOSTILE, NGRAM, SUFFIX, CORPUS, EXIT, MODEL, N_KINDS };
 static const char *const kind_names[N_KINDS] = {"hostile", "ngram", "suffix",
@@ -593,6 +603,32 @@ static bool elsewhere(program *p)
 	return good ? check(p) : wrong(p, "refused:", err.text);
 }
 
+/* The disk fails while tokens are generated, which then are those of log and events. */
+static bool bad_disk(program *p)
+{
+	const pal_generate_options o = {.sampling = draw_sampling(p),
+					.max_tokens = 20 + below(p, 40),
+					.ignore_end = true,
+					.drafter = p->d};
+	pal_session *s = p->sides[0].s, *judge;
+	pal_error err;
+	snprintf(p->did, sizeof p->did, "a failing disk");
+	pal__disk_fail_after(below(p, 100));
+	bool failed = pal_generate(s, &o, NULL, NULL) == PAL_EIO;
+	pal__disk_fail_after(-1);
+	live.seen[FAILED] += failed && pal_session_length(s) > p->n;
+	pal_session_close(p->sides[1].s);
+	p->sides[1].s = NULL;
+	if (pal_session_open(p->sides[1].model, &p->o, &judge, &err))
+		return wrong(p, "no session:", err.text);
+	p->sides[1].s = judge;
+	if (!replay(&p->state, s, judge, &err))
+		return wrong(p, "a replay:", err.text);
+	p->n = pal_session_length(s);
+	return same_events(p) &&
+	       same_rows(p, pal_session_logits(s), pal_session_logits(judge), 1, "last logits:");
+}
+
 static bool step(program *p)
 {
 	static bool (*const steps[])(program *) = {append,   append,   truncate_log, restore,
@@ -655,6 +691,8 @@ static bool play(program *p)
 		good = step(p);
 	/* What is in the K/V now decides what comes next. */
 	good = good && append(p) && generate(p) && append(p);
+	if (good && p->o.kv_policy != PAL_KV_FULL && pal_session_logits(p->sides[0].s))
+		good = bad_disk(p);
 	close_drafter(p);
 	for (int i = 0; i < 2; i++) {
 		pal_session_close(p->sides[i].s);

@@ -65,6 +65,33 @@ static inline pal_session_options random_options(uint64_t *state)
 			random_below(state, 4) ? 0 : 1 + (uint64_t)random_below(state, 100000)};
 }
 
+/* Appends what `from` has up to `end` to `to`, in pieces of its own. */
+static inline bool append_pieces(uint64_t *state, const pal_session *from, pal_session *to,
+				 int64_t end, pal_error *err)
+{
+	while (pal_session_length(to) < end) {
+		int64_t at = pal_session_length(to), n = 1 + random_below(state, 200);
+		n = n < end - at ? n : end - at;
+		if (pal_session_append(to, pal_session_log(from) + at, (size_t)n, NULL, NULL, NULL,
+				       err))
+			return false;
+	}
+	return true;
+}
+
+/* Gives `to`, which is fresh, the log and the events of `from`. */
+static inline bool replay(uint64_t *state, const pal_session *from, pal_session *to, pal_error *err)
+{
+	for (uint64_t i = 0; i < pal_session_n_events(from); i++) {
+		pal_event e;
+		if (pal_session_event(from, i, &e, err) ||
+		    !append_pieces(state, from, to, e.position, err) ||
+		    pal_session_apply(to, &e, err))
+			return false;
+	}
+	return append_pieces(state, from, to, pal_session_length(from), err);
+}
+
 /* A side-car of random numbers for the model, and for the proposer unless it is NULL. */
 static inline bool random_side(uint64_t *state, const char *path, const pal_model *model,
 			       const pal_model *proposer, pal_error *err)

@@ -47,29 +47,6 @@ static bool wrong(program *p, const char *what, const char *detail)
 
 /* --- the definition ------------------------------------------------------------------ */
 
-/* Appends log[from, end) to s in pieces of its own. */
-static bool append_pieces(program *p, pal_session *s, int64_t end, pal_error *err)
-{
-	while (pal_session_length(s) < end) {
-		int64_t at = pal_session_length(s), n = 1 + below(p, 200);
-		n = n < end - at ? n : end - at;
-		if (pal_session_append(s, p->log + at, (size_t)n, NULL, NULL, NULL, err))
-			return false;
-	}
-	return true;
-}
-
-static bool replay(program *p, pal_session *s, pal_error *err)
-{
-	for (uint64_t i = 0; i < pal_session_n_events(p->s); i++) {
-		pal_event e;
-		if (pal_session_event(p->s, i, &e, err) || !append_pieces(p, s, e.position, err) ||
-		    pal_session_apply(s, &e, err))
-			return false;
-	}
-	return append_pieces(p, s, p->n, err);
-}
-
 static bool same(program *p, const float *want, const char *what)
 {
 	const float *got = pal_session_logits(p->s);
@@ -105,7 +82,8 @@ static bool check(program *p)
 		o = (pal_session_options){.n_ctx = MAX_LOG, .kv_type = p->o.kv_type};
 	if (pal_session_open(p->judge, &o, &judge, &err))
 		return wrong(p, "a fresh session:", err.text);
-	bool good = stats.evicted ? replay(p, judge, &err) : append_pieces(p, judge, p->n, &err);
+	bool good = stats.evicted ? replay(&p->state, p->s, judge, &err)
+				  : append_pieces(&p->state, p->s, judge, p->n, &err);
 	good = good ? same(p, pal_session_logits(judge), "last logits:")
 		    : wrong(p, "a replay:", err.text);
 	pal_session_close(judge);
