@@ -255,6 +255,7 @@ static void ask(pal_drafter *d, size_t i, const pal__draft_view *v, int most)
 				       most);
 	size_t n_vocab = d->model->h.n_vocab;
 	int valid = 0;
+	n = n < most ? n : most;
 	while (valid < n && d->guesses[i].ids[valid] >= 0 &&
 	       (size_t)d->guesses[i].ids[valid] < n_vocab) {
 		if (d->guesses[i].sure[valid] >= PAL__DRAFT_BUCKETS)
@@ -273,7 +274,7 @@ void pal__drafter_begin(pal_drafter *d)
 
 int pal__drafter_propose(pal_drafter *d, const pal__draft_view *v, int32_t *out, int most)
 {
-	double best = pal__controller_plain(&d->controller), rate;
+	double best = d->always ? 0 : pal__controller_plain(&d->controller), rate;
 	int length = 0;
 	if (d->at && d->at < v->n)
 		learn(d, v);
@@ -283,12 +284,15 @@ int pal__drafter_propose(pal_drafter *d, const pal__draft_view *v, int32_t *out,
 	most = most < d->most ? most : d->most;
 	for (size_t i = 0; i < d->n_sources; i++) {
 		d->guesses[i].n = 0;
-		d->guesses[i].asked = most > 0 && pal__controller_awake(&d->controller, i);
+		d->guesses[i].asked =
+			most > 0 && (pal__controller_awake(&d->controller, i) || d->always);
 		if (!d->guesses[i].asked)
 			continue;
 		ask(d, i, v, most);
 		int n = pal__controller_length(&d->controller, i, d->guesses[i].sure,
 					       d->guesses[i].n, &rate);
+		if (d->always)
+			rate = n = d->guesses[i].n;
 		if (n && rate > best) {
 			best = rate;
 			length = n;

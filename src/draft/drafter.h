@@ -19,6 +19,7 @@ struct pal_drafter {
 	pal_draft_stats stats[PAL__DRAFT_SOURCES];
 	pal__controller controller;
 	int most;
+	bool always; /* the longest draft at every step, whatever the controller says: for tests */
 	float *logits; /* [most + 1][n_vocab] of a pass */
 
 	int64_t seen; /* tokens of the log that the sources were shown, and the last of them */

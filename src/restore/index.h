@@ -81,10 +81,11 @@ pal_status pal__index_keep(pal__index *x, const pal__kv *kv, int64_t end, pal_er
  * on. Behind a gap those before are forgotten. */
 void pal__index_tap(pal__index *x, size_t layer, const pal__scratch *s, int64_t pos, int n);
 
-/* Positions from `end` on are taken back. */
+/* Positions from `end` on are taken back. Of the others those that are left are the same however
+ * they were computed: what was behind q_end for a while has overwritten the oldest. */
 static inline void pal__index_cut(pal__index *x, int64_t end)
 {
-	int64_t first = x->q_end - PAL__RING_ROWS;
+	int64_t first = x->q_end - PAL__KEPT_ROWS;
 	x->q_end = x->q_end < end ? x->q_end : end;
 	x->q_from = x->q_from > first ? x->q_from : first;
 	x->q_from = x->q_from < x->q_end ? x->q_from : x->q_end;

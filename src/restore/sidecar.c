@@ -117,6 +117,12 @@ static pal_status read_states(pal__sidecar *s, const pal__gguf *g, const pal_mod
 	return st;
 }
 
+/* Whether a layer sees a sliding window only, in a model with others. */
+static bool looks_near(const pal__hparams *h, size_t layer)
+{
+	return h->window && h->n_layers >= h->window_every && (layer + 1) % h->window_every != 0;
+}
+
 static pal_status check_heads(const pal__gguf *g, const char *key, const pal_model *model,
 			      const int32_t *ids, size_t n, pal__heads *out, pal_error *err)
 {
@@ -132,6 +138,11 @@ static pal_status check_heads(const pal__gguf *g, const char *key, const pal_mod
 					 "%s: %s: %d is no head of a model of %zu layers with %zu "
 					 "heads each",
 					 g->path, key, ids[i], model->h.n_layers, model->h.n_heads);
+		if (looks_near(&model->h, layer))
+			return pal__fail(err, PAL_EFORMAT,
+					 "%s: %s: head %d is of a layer with a sliding window, "
+					 "which has forgotten what is to be found",
+					 g->path, key, ids[i]);
 		for (size_t k = 0; k < i; k++)
 			if (ids[k] == ids[i])
 				return pal__fail(err, PAL_EFORMAT, "%s: %s has %d twice", g->path,

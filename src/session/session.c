@@ -370,7 +370,10 @@ pal_status pal__session_room(pal_session *s, size_t n, size_t *room, pal_error *
 				 (long long)s->n_ctx);
 	n = (uint64_t)n < (uint64_t)(s->n_ctx - s->length) ? n : (size_t)(s->n_ctx - s->length);
 	n = piece(s, s->length, n);
-	n = s->restores && n > PAL__KEPT_ROWS ? PAL__KEPT_ROWS : n;
+	/* With a new block older ones go to files, which then are looked for, or forgotten there:
+	 * for tokens that are certain only. */
+	size_t to_border = PAL__ATTN_BLOCK - (size_t)(s->length % PAL__ATTN_BLOCK);
+	n = s->restores && n > to_border ? to_border : n;
 	/* Events of restore_prefill come at the end of a pass, and only of one token here. */
 	if (s->restores && s->o.restore_prefill && n > 1 &&
 	    (s->length + (int64_t)n) % PAL__ATTN_BLOCK == 0)

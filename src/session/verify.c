@@ -5,8 +5,9 @@
  * each the session is as if the pass had ended there (length, last logits, query vectors of the
  *    selection index), so that sampling, selection and the caller see no difference (contract C3).
  *  - What the pass wrote behind the last token that was kept, nobody sees: rings have room for one
- *    pass behind what the log's end sees, files are written again at the same places, and no event
- *    can lie within the pass (pal__session_room).
+ *    pass behind what the log's end sees, files are written again at the same places, and behind
+ *    its first token no event can lie and, where chunks are restored, no block can begin and push
+ *    an old one out (pal__session_room).
  *  - Where selection would bring a chunk in, the rest of the pass is void: it was computed without.
  */
 #include <assert.h>

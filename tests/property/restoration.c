@@ -14,8 +14,7 @@
 #include <unistd.h>
 
 #include "base/disk.h"
-#include "base/mem.h"
-#include "session/session.h"
+#include "programs.h"
 
 #define MAX_LOG 1200
 #define STEPS 12
@@ -33,17 +32,9 @@ typedef struct {
 	char did[120], wrong[1000];
 } program;
 
-static uint64_t next(uint64_t *state)
-{
-	uint64_t z = *state += 0x9e3779b97f4a7c15u;
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-	return z ^ z >> 31;
-}
-
 static int64_t below(program *p, int64_t n)
 {
-	return (int64_t)(next(&p->state) % (uint64_t)n);
+	return random_below(&p->state, n);
 }
 
 static bool wrong(program *p, const char *what, const char *detail)
@@ -55,29 +46,6 @@ static bool wrong(program *p, const char *what, const char *detail)
 }
 
 /* --- the definition ------------------------------------------------------------------ */
-
-/* Appends log[from, end) to s in pieces of its own. */
-static bool append_pieces(program *p, pal_session *s, int64_t end, pal_error *err)
-{
-	while (pal_session_length(s) < end) {
-		int64_t at = pal_session_length(s), n = 1 + below(p, 200);
-		n = n < end - at ? n : end - at;
-		if (pal_session_append(s, p->log + at, (size_t)n, NULL, NULL, NULL, err))
-			return false;
-	}
-	return true;
-}
-
-static bool replay(program *p, pal_session *s, pal_error *err)
-{
-	for (uint64_t i = 0; i < pal_session_n_events(p->s); i++) {
-		pal_event e;
-		if (pal_session_event(p->s, i, &e, err) || !append_pieces(p, s, e.position, err) ||
-		    pal_session_apply(s, &e, err))
-			return false;
-	}
-	return append_pieces(p, s, p->n, err);
-}
 
 static bool same(program *p, const float *want, const char *what)
 {
@@ -114,7 +82,8 @@ static bool check(program *p)
 		o = (pal_session_options){.n_ctx = MAX_LOG, .kv_type = p->o.kv_type};
 	if (pal_session_open(p->judge, &o, &judge, &err))
 		return wrong(p, "a fresh session:", err.text);
-	bool good = stats.evicted ? replay(p, judge, &err) : append_pieces(p, judge, p->n, &err);
+	bool good = stats.evicted ? replay(&p->state, p->s, judge, &err)
+				  : append_pieces(&p->state, p->s, judge, p->n, &err);
 	good = good ? same(p, pal_session_logits(judge), "last logits:")
 		    : wrong(p, "a replay:", err.text);
 	pal_session_close(judge);
@@ -264,68 +233,14 @@ static bool step(program *p)
 	return p->n + 420 > MAX_LOG ? truncate_log(p) : steps[below(p, 12)](p);
 }
 
-static void draw_options(program *p)
-{
-	static const int64_t windows[] = {1, 20, 60, 61, 100, 256};
-	p->o = (pal_session_options){.kv_type = (pal_kv_type)below(p, 5),
-				     .n_batch = 1 + (int)below(p, 200),
-				     .kv_policy = PAL_KV_RESTORED,
-				     .sink = 1 + below(p, 70),
-				     .window = windows[below(p, 6)],
-				     .slots = 1 + (int)below(p, 5),
-				     .reread = 32 + (int)below(p, 40),
-				     .positions = (pal_positions)below(p, 2),
-				     .source = (pal_source)below(p, PAL_N_SOURCES),
-				     .side_car = p->side,
-				     .selection = (pal_selection)below(p, 3),
-				     .left = 1 + (int)below(p, 80),
-				     .restore_prefill = below(p, 3) == 0,
-				     .spill_type = (pal_spill_type)below(p, 3),
-				     .disk_budget =
-					     below(p, 4) ? 0 : 1 + (uint64_t)below(p, 100000)};
-	p->o.proposer = below(p, 2) ? p->proposers[0] : NULL;
-}
-
-/* A side-car of random numbers for the model, and the proposer that was drawn. */
-static bool write_side(program *p, pal_error *err)
-{
-	enum { LAYERS = 8 };
-	const pal__hparams *h = &p->model->h;
-	const pal_model *proposer = p->o.proposer;
-	size_t m =
-		1 + (size_t)below(p, (int64_t)(proposer ? proposer->h.n_layers : h->n_layers - 1));
-	size_t y = 2 * h->n_kv_heads * h->head_dim, e = (proposer ? proposer : p->model)->h.n_embd;
-	float *w = pal__alloc(y * e * sizeof *w);
-	const float *weights[LAYERS], *bias[LAYERS], record[LAYERS] = {0};
-	if (!w)
-		exit(1);
-	for (size_t i = 0; i < y * e; i++)
-		w[i] = (float)below(p, 256) * 0x1p-10f - 0.125f;
-	for (size_t i = 0; i < LAYERS; i++)
-		weights[i] = bias[i] = w;
-	pal__heads heads = {.n = 2};
-	for (uint32_t i = 0; i < 2; i++)
-		heads.heads[i] = (pal__qhead){(uint32_t)below(p, (int64_t)h->n_layers), i};
-	const pal__sidecar_content c = {.proposer = proposer,
-					.m = m,
-					.weights = weights,
-					.bias = bias,
-					.lambda = record,
-					.error_k = record,
-					.error_v = record,
-					.first = &heads,
-					.later = &heads};
-	pal_status s = pal__sidecar_write(p->side, p->model, &c, err);
-	pal__free(w);
-	return !s;
-}
-
 static bool play(program *p)
 {
 	pal_error err;
-	draw_options(p);
+	p->o = random_options(&p->state);
+	p->o.side_car = p->side;
+	p->o.proposer = below(p, 2) ? p->proposers[0] : NULL;
 	snprintf(p->did, sizeof p->did, "opening");
-	if (!write_side(p, &err))
+	if (!random_side(&p->state, p->side, p->model, p->o.proposer, &err))
 		return wrong(p, "no side-car:", err.text);
 	if (pal_session_open(p->model, &p->o, &p->s, &err))
 		return wrong(p, "refused:", err.text);
@@ -337,29 +252,14 @@ static bool play(program *p)
 	return good;
 }
 
-static pal_model *load(const char *path, pal_model_options o)
-{
-	pal_model *m = NULL;
-	pal_error err;
-	if (pal_model_open(path, &o, &m, &err) == PAL_EUNSUPPORTED) {
-		o.isa = NULL; /* not of this machine */
-		pal_model_open(path, &o, &m, &err);
-	}
-	if (!m) {
-		printf("# %s\n", err.text);
-		exit(1);
-	}
-	return m;
-}
-
 /* paths: of the model, and of what is its proposer if it has one. */
 static bool run_round(const char *const paths[2], uint64_t seed, char *label, uint64_t *liveness)
 {
-	static const char *const isas[] = {NULL, "scalar", "avx2", "avx512", "amx", "neon"};
 	program p = {.state = seed * 0x9e3779b97f4a7c15u};
-	const pal_model_options o = {.n_threads = 1 + (int)below(&p, 4), .isa = isas[below(&p, 6)]},
+	const pal_model_options o = {.n_threads = 1 + (int)below(&p, 4),
+				     .isa = random_isa(&p.state)},
 				one = {.n_threads = 1 + (int)below(&p, 2),
-				       .isa = isas[below(&p, 6)]};
+				       .isa = random_isa(&p.state)};
 	pal_model_info info;
 	snprintf(p.side, sizeof p.side, "/tmp/pal-side-XXXXXX");
 	int fd = mkstemp(p.side);

@@ -14,8 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/mem.h"
-#include "palimpsest.h"
+#include "programs.h"
 
 #define MAX_PLAYERS 4
 #define MAX_LOG 400
@@ -36,17 +35,9 @@ typedef struct {
 	bool failed;
 } player;
 
-static uint64_t next(uint64_t *state)
-{
-	uint64_t z = *state += 0x9e3779b97f4a7c15u;
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-	return z ^ z >> 31;
-}
-
 static int64_t below(player *p, int64_t n)
 {
-	return (int64_t)(next(&p->state) % (uint64_t)n);
+	return random_below(&p->state, n);
 }
 
 /* Says what went wrong in one piece, since players may be threads. */
@@ -208,7 +199,7 @@ static bool generate(player *p)
 	pal_generate_result r;
 	pal_error err;
 	o.sampling.temperature = below(p, 2) ? 1.5f : 0;
-	o.sampling.seed = next(&p->state);
+	o.sampling.seed = random_next(&p->state);
 	o.ignore_end = true;
 	snprintf(p->did, sizeof p->did, "generating %lld after %lld", (long long)o.max_tokens,
 		 (long long)p->n);
@@ -286,7 +277,7 @@ static bool play(player *players, int n, bool threads, uint64_t *state)
 	for (int i = 0; i < n_started; i++)
 		pthread_join(ids[i], NULL);
 	for (int i = 0; i < n * STEPS && !threads && good; i++)
-		good = step(&players[next(state) % (uint64_t)n]);
+		good = step(&players[random_next(state) % (uint64_t)n]);
 	for (int i = 0; i < n; i++) {
 		good = good && !players[i].failed;
 		end(&players[i]);
@@ -297,29 +288,14 @@ static bool play(player *players, int n, bool threads, uint64_t *state)
 /* One round on one model file; label: [160], what it was. */
 static bool run_round(const char *path, uint64_t seed, char *label)
 {
-	static const char *const isas[] = {NULL, NULL, "scalar", "avx2", "avx512", "amx", "neon"};
 	uint64_t state = seed * 0x9e3779b97f4a7c15u;
-	pal_model_options o = {.n_threads = 1 + (int)(next(&state) % 8),
-			       .isa = isas[next(&state) % 6]},
+	pal_model_options o = {.n_threads = 1 + (int)(random_next(&state) % 8),
+			       .isa = random_isa(&state)},
 			  one = {.n_threads = 1};
-	int n = 1 + (int)(next(&state) % MAX_PLAYERS);
-	bool threads = next(&state) % 2;
-	pal_model *model = NULL, *judge = NULL;
+	int n = 1 + (int)(random_next(&state) % MAX_PLAYERS);
+	bool threads = random_next(&state) % 2;
+	pal_model *model = load(path, o), *judge = load(path, one);
 	pal_model_info info;
-	pal_error err;
-	snprintf(label, 160, "seed %llu:", (unsigned long long)seed);
-	pal_status s = pal_model_open(path, &o, &model, &err);
-	if (s == PAL_EUNSUPPORTED && o.isa) {
-		o.isa = NULL; /* not of this machine */
-		s = pal_model_open(path, &o, &model, &err);
-	}
-	if (!s)
-		s = pal_model_open(path, &one, &judge, &err);
-	if (s) {
-		printf("# %s\n", err.text);
-		pal_model_close(model);
-		return false;
-	}
 	pal_model_get_info(model, &info);
 	snprintf(label, 160, "seed %llu: %s, %d threads, %s, %d sessions%s",
 		 (unsigned long long)seed, info.arch, info.n_threads, info.isa, n,
@@ -330,7 +306,7 @@ static bool run_round(const char *path, uint64_t seed, char *label)
 				      .judge = judge,
 				      .label = label,
 				      .index = i,
-				      .state = next(&state),
+				      .state = random_next(&state),
 				      .n_vocab = info.n_vocab};
 	bool good = play(players, n, threads, &state);
 	pal_model_close(model);

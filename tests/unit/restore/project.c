@@ -52,7 +52,7 @@ static void write_exact(const pal_model *m, const pal_model *proposer, const cha
 		for (size_t k = 0; k < e; k++)
 			w[r * e + k] *= y->attn_norm[k];
 	}
-	const pal__heads heads = {.n = 1};
+	const pal__heads heads = {.heads = {{(uint32_t)last, 0}}, .n = 1};
 	const pal__sidecar_content c = {.proposer = proposer,
 					.m = last,
 					.weights = weights,

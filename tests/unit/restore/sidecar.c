@@ -62,7 +62,9 @@ static void make_of(contents *c, const pal_model *m, const pal_model *proposer, 
 		c->weights[i] = c->values + i * c->rows * c->cols;
 		c->bias[i] = c->values + weights + i * c->rows;
 	}
-	c->heads = (pal__heads){.heads = {{1, 3}, {0, 2}}, .n = 2};
+	/* The last layer never slides. */
+	uint32_t last = (uint32_t)m->h.n_layers - 1;
+	c->heads = (pal__heads){.heads = {{last, 3}, {m->h.window ? last : 0, 2}}, .n = 2};
 	c->c = (pal__sidecar_content){.proposer = proposer,
 				      .m = from,
 				      .weights = c->weights,
@@ -103,7 +105,7 @@ static void read_again(void **state)
 					fail_msg("%s", err.text);
 				assert_int_equal(s.m, from);
 				assert_int_equal(s.first.n, 2);
-				assert_int_equal(s.first.heads[0].layer, 1);
+				assert_int_equal(s.first.heads[0].layer, m->h.n_layers - 1);
 				assert_int_equal(s.first.heads[0].head, 3);
 				assert_int_equal(s.later.heads[1].head, 2);
 				for (size_t k = 0; k < c.n; k++)
@@ -225,6 +227,11 @@ static void wrong_contents(void **state)
 	wrong(m, &c, PAL_EFORMAT, "is no head of a model");
 	c.heads.heads[1] = c.heads.heads[0];
 	wrong(m, &c, PAL_EFORMAT, "twice");
+	m->h.window = 8; /* as if the first of two layers slid */
+	m->h.window_every = 2;
+	c.heads.heads[1] = (pal__qhead){0, 1};
+	wrong(m, &c, PAL_EFORMAT, "of a layer with a sliding window");
+	m->h.window = 0;
 	c.heads.n = 0;
 	wrong(m, &c, PAL_EFORMAT, "has 0 heads");
 	c.heads.n = 1;
