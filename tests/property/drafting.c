@@ -619,7 +619,11 @@ static bool bad_disk(program *p)
 	live.seen[FAILED] += failed && pal_session_length(s) > p->n;
 	pal_session_close(p->sides[1].s);
 	p->sides[1].s = NULL;
-	if (pal_session_open(p->sides[1].model, &p->o, &judge, &err))
+	pal_session_options replayed = p->o;
+	/* The events say what was restored, and what was read again. */
+	replayed.restore_prefill = false;
+	replayed.reread = 128;
+	if (pal_session_open(p->sides[1].model, &replayed, &judge, &err))
 		return wrong(p, "no session:", err.text);
 	p->sides[1].s = judge;
 	if (!replay(&p->state, s, judge, &err))
