@@ -29,6 +29,7 @@ import contended  # noqa: E402
 import llamacpp  # noqa: E402
 import machine  # noqa: E402
 import plot  # noqa: E402
+import replay  # noqa: E402
 from machine import Failed, spread  # noqa: E402
 
 FORMAT = "palimpsest-bench-1"
@@ -323,13 +324,23 @@ def one_bounded(args, peer, name, path):
             "decode_tokens": bounded.DECODE, "peer": library, **found}
 
 
+def one_replay(args, peer, name, path):
+    library = llamacpp.describe(peer, path) if peer else None
+    found = replay.series(args, shlex.split(args.under), peer, name, path, TIMEOUT)
+    if args.bars:
+        print_bars(found["summary"]["bars"])
+    return {"model": {"label": name, "file_bytes": os.path.getsize(path)},
+            "decode_tokens": replay.DECODE, "peer": library, **found}
+
+
 def write_evidence(args, here, when, built, series, found):
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     name = "-".join([when.strftime("%Y%m%dT%H%M%SZ"), machine.label(here),
                      *([args.isa] if args.isa else []),
                      *(["contended"] if args.contended else []),
-                     *(["bounded"] if args.bounded else [])])
+                     *(["bounded"] if args.bounded else []),
+                     *(["replay"] if args.replay else [])])
     evidence = {"format": FORMAT, "date": when.isoformat(timespec="seconds"), "machine": here,
                 **built, "python": sys.version.split()[0],
                 "settings": {"pairs": args.pairs, "retries": args.retries, "threads": args.threads,
@@ -337,7 +348,7 @@ def write_evidence(args, here, when, built, series, found):
                 "not_quiet": found, "series": series}
     (out / f"{name}.json").write_text(json.dumps(evidence, indent=1) + "\n", encoding="utf-8")
     written = [out / f"{name}.json"]
-    if series[0]["peer"] and not (args.contended or args.bounded):
+    if series[0]["peer"] and not (args.contended or args.bounded or args.replay):
         groups = [(f"{s['model']['label']}, {s['prefill_tokens']} tokens",
                    [(p, s["summary"]["ratio"][p]["values"], s["summary"]["ratio"][p]["median"])
                     for p in PLOTTED if p in s["summary"]["ratio"]]) for s in series]
@@ -373,6 +384,10 @@ def options():
                     help="instead: decode at growing depths with K/V of N positions (2048 in issue 4), "
                          "and what it takes to bring chunks back; `project` too where a side-car "
                          "is beside the model")
+    ap.add_argument("--replay", type=number, metavar="N",
+                    help="instead: drafting along bench/workloads, replies of N tokens at most")
+    ap.add_argument("--turns", type=number, metavar="N",
+                    help="of each transcript that is replayed, at most")
     ap.add_argument("--limit", type=number, default=20, metavar="SECONDS",
                     help="of one contended run of llama.cpp's (default 20)")
     ap.add_argument("--bars", action="store_true", help="print what is aimed at, and if it is met")
@@ -383,8 +398,10 @@ def options():
                     help="run each engine through this, for instance 'taskset -c 0,1'")
     ap.add_argument("--out", default=str(ROOT / "bench" / "results"), metavar="DIR")
     args = ap.parse_args()
-    if bool(args.contended) + bool(args.bounded) + bool(args.isa or args.depth) > 1:
-        ap.error("--contended, --bounded, and --isa or --depth exclude each other")
+    if sum(map(bool, (args.contended, args.bounded, args.replay, args.isa or args.depth))) > 1:
+        ap.error("--contended, --bounded, --replay, and --isa or --depth exclude each other")
+    if args.turns and not args.replay:
+        ap.error("--turns belongs to --replay")
     return args
 
 
@@ -408,6 +425,11 @@ def main():
     elif args.bounded:
         series = [one_bounded(args, peer, name, path) for name, path in models]
         runs = [p[e]["around"] for s in series for p in s["pairs"] for e in p["order"]]
+        threads = args.threads
+    elif args.replay:
+        series = [one_replay(args, peer, name, path) for name, path in models]
+        runs = [p[e]["around"] for s in series for each in s["pairs"].values() for p in each
+                for e in p["order"]]
         threads = args.threads
     else:
         series = [one_series(args, peer, name, path, prefill)

@@ -23,6 +23,7 @@ sys.path.insert(0, os.path.dirname(COMPARE))
 
 import contended  # noqa: E402
 import machine  # noqa: E402
+import replay  # noqa: E402
 
 LENGTHS = ["1", "2", "4", "8", "16", "32"]
 # Slower in every run, so that a sample tells which run it was; a line in a file for each.
@@ -243,6 +244,29 @@ class Compare(unittest.TestCase):
                          summary["ratio at 8192"]["median"] >= 4)
         self.assertRegex(p.stdout, r"(?m)^  bar: ratio at 8192 .*(met|MISSED)$")
         self.assertTrue(list(self.out.glob("*-bounded.json")))
+
+    def test_replay(self):
+        p, e = self.good("--models", str(replay.TOKENIZER), "--pairs", "2", "--replay", "8",
+                         "--turns", "1", "--bars")
+        (series,) = e["series"]
+        self.assertEqual(list(series["pairs"]), ["agent", "chat", "edit", "prose", "quote"])
+        runs = Path(self.folder.name, "runs").read_text(encoding="utf-8").split("\n")[:-1]
+        self.assertEqual(len(runs), 10)
+        for name, pairs in series["pairs"].items():
+            summary = series["summary"][name]
+            for i, pair in enumerate(pairs):
+                self.assertEqual(pair["pal"]["workload"], name)
+                self.assertEqual(pair["pal"]["differing"], 0)
+                self.assertIn(f"-p {pair['pal']['depth']} -n 64 -t 1", runs)
+                self.assertEqual(summary["speedup"]["values"][i], pair["pal"]["speedup"])
+                self.assertAlmostEqual(summary["of llama.cpp"]["values"][i],
+                                       pair["pal"]["tok_s"] / pair["peer"]["decode_tok_s"])
+        bars = {bar["what"]: bar for bar in series["summary"]["bars"]}
+        self.assertEqual(len(bars), 8)
+        self.assertEqual(bars["chat, times plain"]["met"],
+                         series["summary"]["chat"]["speedup"]["median"] >= 0.98)
+        self.assertRegex(p.stdout, r"(?m)^  bar: agent, times llama.cpp .*(met|MISSED)$")
+        self.assertTrue(list(self.out.glob("*-replay.json")))
 
     def test_busy_loops_are_not_noise(self):
         with contended.busy_loops(os.cpu_count()) as pids:
