@@ -6,7 +6,7 @@
 #include "session/session.h"
 
 #define CLEAR 0.05f /* a score that makes a chunk worth a look */
-#define RIVAL 0.5f /* and as a part of the best one's */
+#define RIVAL 0.5f  /* and as a part of the best one's */
 #define SURE 0.4f   /* as generation goes on, where a wrong one costs two forwards */
 
 uint64_t pal_session_n_events(const pal_session *s)
