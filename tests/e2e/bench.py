@@ -246,12 +246,12 @@ class Compare(unittest.TestCase):
         self.assertTrue(list(self.out.glob("*-bounded.json")))
 
     def test_replay(self):
-        p, e = self.good("--models", str(replay.TOKENIZER), "--pairs", "2", "--replay", "8",
+        p, e = self.good("--models", str(replay.TOKENIZER), "--pairs", "1", "--replay", "8",
                          "--turns", "1", "--bars")
         (series,) = e["series"]
         self.assertEqual(list(series["pairs"]), ["agent", "chat", "edit", "prose", "quote"])
         runs = Path(self.folder.name, "runs").read_text(encoding="utf-8").split("\n")[:-1]
-        self.assertEqual(len(runs), 10)
+        self.assertEqual(len(runs), 5)
         for name, pairs in series["pairs"].items():
             summary = series["summary"][name]
             for i, pair in enumerate(pairs):
