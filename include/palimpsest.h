@@ -40,6 +40,9 @@ typedef enum pal_status {
 	PAL_EUNSUPPORTED = -5, /* well formed, but not handled here */
 	PAL_ELIMIT = -6,       /* a named limit was reached */
 	PAL_ECANCELLED = -7,   /* a callback asked to stop */
+	PAL_ENOTFOUND = -8,    /* there is none of that name */
+	PAL_EBUSY = -9,        /* another operation on it is under way */
+	PAL_EOVERLOAD = -10,   /* no room now; later there may be */
 } pal_status;
 
 typedef struct pal_error {
@@ -294,6 +297,22 @@ typedef struct pal_sampling {
 /* Greedy, every filter off. */
 pal_sampling pal_sampling_default(void);
 
+/* --- constraints -----------------------------------------------------------
+ *
+ * A constraint lets a generation make only texts of a form, say JSON of a schema: tokens that lead
+ * out of the form cannot be drawn, and the generation ends when the text is whole. */
+
+typedef struct pal_constraint pal_constraint;
+
+/* Texts of one JSON value that schema[n] allows, without white space around it; an empty schema:
+ * any JSON object. Which keywords are known, and how text is laid out: text/constraint.h. Errors:
+ * PAL_EINVAL (no JSON, no schema, or one that nothing satisfies), PAL_EUNSUPPORTED (a keyword that
+ * is not known here, by name), PAL_ELIMIT, PAL_ENOMEM. A constraint serves one generation at a
+ * time; each begins anew. */
+pal_status pal_constraint_json(const pal_model *model, const char *schema, size_t n,
+			       pal_constraint **out, pal_error *err);
+void pal_constraint_close(pal_constraint *c); /* NULL is fine */
+
 /* --- drafting -------------------------------------------------------------
  *
  * A drafter guesses the tokens that come next; a session checks all guesses in one forward pass and
@@ -339,6 +358,13 @@ typedef enum pal_stop {
 	PAL_STOP_CANCELLED
 } pal_stop;
 
+typedef struct pal_logprob {
+	int32_t id;
+	float logprob; /* of the model's own distribution: no filter, temperature 1 */
+} pal_logprob;
+
+#define PAL_MAX_LOGPROBS 20
+
 typedef struct pal_generate_options {
 	pal_sampling sampling;
 	int64_t max_tokens;       /* 0: until the context is full */
@@ -351,6 +377,12 @@ typedef struct pal_generate_options {
 	 * called once more with id -1 for text that was held back. false: stop. */
 	bool (*on_token)(void *user, int32_t id, const char *text, size_t n_text);
 	void *user;
+	pal_constraint *constraint; /* what the text must be, or NULL: anything */
+	int n_logprobs; /* likeliest tokens of each place to tell, to PAL_MAX_LOGPROBS */
+	/* Called before on_token of the same token, if not NULL. top: [n_logprobs], likeliest
+	 * first, without those that the constraint forbids. */
+	void (*on_logprobs)(void *user, pal_logprob chosen, const pal_logprob *top, int n_top);
+	bool resume; /* goes on with a generation that was interrupted: nothing is restored first */
 } pal_generate_options;
 
 typedef struct pal_generate_result {

@@ -39,6 +39,12 @@ const char *pal_status_name(pal_status code)
 		return "limit exceeded";
 	case PAL_ECANCELLED:
 		return "cancelled";
+	case PAL_ENOTFOUND:
+		return "not found";
+	case PAL_EBUSY:
+		return "in use";
+	case PAL_EOVERLOAD:
+		return "no room now";
 	}
 	return "unknown status";
 }
