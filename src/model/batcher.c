@@ -248,6 +248,7 @@ static void lead(pal__batcher *e)
 		      : seconds > MOST_PATIENCE ? MOST_PATIENCE
 						: seconds;
 	e->counts.forwards++;
+	e->counts.joined += j.n > 1;
 	e->counts.rows += (uint64_t)j.rows;
 	e->counts.seconds += seconds;
 	for (int i = 0; i < j.n; i++) {

@@ -40,7 +40,7 @@ void pal__batcher_leave(pal__scratch *s);
 void pal__batcher_forward(pal__scratch *s, const pal__row *rows, int n, const pal__tap *tap);
 
 typedef struct {
-	uint64_t forwards, rows;
+	uint64_t forwards, joined, rows; /* joined: of more than one session */
 	double seconds;
 } pal__batcher_counts;
 void pal__batcher_get_counts(pal__batcher *e, pal__batcher_counts *out);
