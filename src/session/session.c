@@ -181,7 +181,7 @@ static pal_status open_session(pal_model *model, const pal_session_options *opti
 	s->bounded = n.bounded;
 	s->restores = n.restores;
 	s->scratch_bytes = n.other;
-	s->log_file = s->event_file = s->change_file = s->change_ids = PAL__NO_DISK;
+	s->log_file = s->event_file = s->change_file = s->change_ids = s->parked = PAL__NO_DISK;
 	s->restore.index.disk = PAL__NO_DISK;
 	s->restore.spill.disk = s->restore.hidden.disk = PAL__NO_DISK;
 	status = pal__arena_init(&s->arena, bytes, "the session", err);
@@ -231,6 +231,7 @@ void pal_session_close(pal_session *s)
 	pal__disk_close(&s->event_file);
 	pal__disk_close(&s->change_file);
 	pal__disk_close(&s->change_ids);
+	pal__disk_close(&s->parked);
 	if (s->restores)
 		pal__restore_close(&s->restore);
 	pal__arena_free(&s->arena);
@@ -538,6 +539,15 @@ static bool still_has(const pal_session *s, int64_t n)
 			return false;
 	}
 	return true;
+}
+
+bool pal__session_cuts(const pal_session *s, int64_t n)
+{
+	pal_event e = {0};
+	if (s->stale || !has_rings(s))
+		return !s->stale;
+	bool none = !s->n_events || !pal_session_event(s, s->n_events - 1, &e, NULL);
+	return none && (!s->n_events || e.position <= n) && still_has(s, n);
 }
 
 /* Events since the last change: those before it stand at places of another log. What has been

@@ -40,6 +40,7 @@ struct pal_session {
 	pal__disk log_file, event_file, change_file, change_ids;
 	uint64_t n_changes, changed_ids; /* changed_ids: bytes in change_ids */
 	uint64_t log_version;            /* changes that the log file has */
+	pal__disk parked;                /* what the arena holds, while it is given back */
 	bool broken;                     /* the log file could not be put back */
 	uint64_t n_events, n_rounds, far_reads;
 	pal__restore restore;
@@ -110,6 +111,18 @@ pal_status pal__session_resume(pal_session *s, const int32_t *log, int64_t n,
 			       const pal_event *events, uint64_t n_events,
 			       const pal__changed *changes, const int32_t *const *ids,
 			       uint64_t n_changes, pal_error *err);
+
+/* The session's memory to a file and back (src/session/park.c). In between nothing else is done
+ * with it but closing it; its log can be read. On failure it is as before. */
+pal_status pal__session_park(pal_session *s, pal_error *err);
+pal_status pal__session_unpark(pal_session *s, pal_error *err);
+
+/* Another session that is as this one is, which is unparked. Scratch of its own, or the batcher
+ * that it is on. */
+pal_status pal__session_copy(pal_session *s, pal_session **out, pal_error *err);
+
+/* Whether a truncation to n tokens leaves K/V that need no replay. */
+bool pal__session_cuts(const pal_session *s, int64_t n);
 
 /* Makes a stale session whole. */
 pal_status pal__session_refresh(pal_session *s, pal_error *err);

@@ -106,7 +106,7 @@ static pal_status change(program *p)
 	if (!pal__session_can_change(p->s[0], at, n_old, n_new))
 		return PAL_OK;
 	live[at + n_old == length && !n_new ? CUT : n_old == n_new ? CHANGED : MOVED]++;
-	pal_status s = random_below(&p->state, 8)
+	pal_status s = random_below(&p->state, 3)
 			       ? pal__session_change(p->s[0], at, n_old, ids, n_new, &p->err)
 			       : fail_first(p, at, n_old, ids, n_new);
 	return s ? s : pal__session_change(p->s[1], at, n_old, ids, n_new, &p->err);
@@ -248,7 +248,7 @@ static bool round_of(const char *path, uint64_t seed)
 int main(int argc, char **argv)
 {
 	uint64_t seed = 1;
-	int rounds = 12, at = 1, failed = 0;
+	int rounds = 16, at = 1, failed = 0;
 	for (; at + 1 < argc && argv[at][0] == '-'; at += 2) {
 		if (!strcmp(argv[at], "--seed"))
 			seed = strtoull(argv[at + 1], NULL, 10);
