@@ -166,9 +166,10 @@ static void commit(model *m, int i, uint64_t *r, pal__store *t)
 	c.keep = record->length;
 	c.keep_events = record->n_events;
 	if (random_below(r, 8) == 0 || c.keep > MAX_LOG - 700)
-		c.keep = random_below(r, c.keep + 1);
+		c.keep = random_below(r, smaller(c.keep, MAX_LOG - 700) + 1);
 	if (random_below(r, 8) == 0 || c.keep_events > MAX_EVENTS - 4)
-		c.keep_events = (uint64_t)random_below(r, (int64_t)c.keep_events + 1);
+		c.keep_events = (uint64_t)random_below(
+			r, smaller((int64_t)c.keep_events, MAX_EVENTS - 4) + 1);
 	int64_t more = random_below(r, 3) ? 32 : random_below(r, random_below(r, 2) ? 4 : 700);
 	c.ids = s->ids + c.keep;
 	c.events = s->events + c.keep_events;
@@ -334,11 +335,10 @@ static pal__store *open_store(const char *dir, bool sync)
 
 /* --- programs ----------------------------------------------------------------------------- */
 
-static void in_one_process(model *m, const char *dir, uint64_t seed)
+static void in_one_process(model *m, const char *dir, uint64_t seed, uint64_t *r)
 {
-	uint64_t r = seed + m->done;
 	pal__store *t = open_store(dir, false);
-	for (int64_t i = 1 + random_below(&r, 60); i > 0; i--)
+	for (int64_t i = 1 + random_below(r, 60); i > 0; i--)
 		operate(m, seed, t);
 	REQUIRE(same(m, t));
 	pal__store_close(t);
@@ -386,10 +386,9 @@ static uint64_t kill_one(model *m, const char *dir, uint64_t seed, uint64_t *r)
 	return said;
 }
 
-static void killed(model *m, const char *dir, uint64_t seed, int64_t *under_way)
+static void killed(model *m, const char *dir, uint64_t seed, uint64_t *r, int64_t *under_way)
 {
-	uint64_t r = seed + m->done;
-	uint64_t said = kill_one(m, dir, seed, &r);
+	uint64_t said = kill_one(m, dir, seed, r);
 	while (m->done < said)
 		operate(m, seed, NULL);
 	pal__store *t = open_store(dir, false);
@@ -430,12 +429,13 @@ int main(int argc, char **argv)
 	for (int i = 0; i < NAMES; i++)
 		m->n_bytes[i] = -1;
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	uint64_t r = seed;
 	printf("1..1\n# seed %llu\n", (unsigned long long)seed);
 	for (int64_t i = 0; i < (kills ? kills : rounds); i++) {
 		if (kills)
-			killed(m, dir, seed, &under_way);
+			killed(m, dir, seed, &r, &under_way);
 		else
-			in_one_process(m, dir, seed);
+			in_one_process(m, dir, seed, &r);
 	}
 	if (kills)
 		printf("ok 1 - %lld kills: all of %llu operations are there, and %lld that had not "
