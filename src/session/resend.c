@@ -11,25 +11,67 @@
 
 #define WORTH 32       /* tokens that have to be equal for a log to be gone on from */
 #define OWN_END 4096   /* tokens that a log may lose at its end; else it is copied, and lives on */
-#define LOOKED_AT 4096 /* sessions, those used last */
+#define LOOKED_AT 4096 /* sessions in memory, those made last */
+#define FROM_STORE 16  /* sessions that are looked at in the store */
 
 typedef struct {
 	pal__live *l;
 	int64_t equal, lost; /* lost: tokens that would be cut off */
 } candidate;
 
-/* A log that is in memory, or behind a mapping; the others are not gone on from. */
-static bool consider(const pal__live *l, const pal__job *job, candidate *best)
+static void consider(pal__live *l, const int32_t *log, int64_t length, const pal__job *job,
+		     candidate *best)
 {
 	pal__history h;
-	if (l->busy || !l->s || l->doubtful || l->r.owner != job->owner || !l->r.stateless)
-		return false;
-	pal__history_match(l->s->log, l->s->length, job->ids, (int64_t)job->n_ids, &h);
+	pal__history_match(log, length, job->ids, (int64_t)job->n_ids, &h);
 	if (h.equal < WORTH || h.equal <= best->equal)
-		return false;
-	best->equal = h.equal;
-	best->lost = l->s->length - h.log_end;
-	return true;
+		return;
+	*best = (candidate){l, h.equal, length - h.log_end};
+}
+
+static bool may_go_on(const pal__live *l, const pal__job *job)
+{
+	return !l->busy && l->r.owner == job->owner && l->r.stateless;
+}
+
+/* With the lock: of those whose logs are in memory or behind a mapping. */
+static void look_in_memory(pal__service *v, const pal__job *job, candidate *best)
+{
+	for (size_t i = v->n; i-- > 0 && v->n - i <= LOOKED_AT;) {
+		pal__live *l = v->all[i];
+		if (may_go_on(l, job) && l->s && !l->doubtful)
+			consider(l, l->s->log, l->s->length, job, best);
+	}
+}
+
+/* Of those that the store alone has, as after a start: those used last. */
+static void look_in_store(pal__service *v, const pal__job *job, candidate *best)
+{
+	pal__live *some[FROM_STORE];
+	size_t n = 0;
+	for (size_t i = 0; i < v->n; i++) {
+		pal__live *l = v->all[i];
+		if (!may_go_on(l, job) || l->s || l->committed < WORTH)
+			continue;
+		size_t at = n < FROM_STORE ? n++ : FROM_STORE;
+		for (; at > 0 && l->r.used > some[at - 1]->r.used; at--)
+			if (at < FROM_STORE)
+				some[at] = some[at - 1];
+		if (at < FROM_STORE)
+			some[at] = l;
+	}
+	for (size_t i = 0; i < n; i++)
+		some[i]->busy = true;
+	pthread_mutex_unlock(&v->lock);
+	for (size_t i = 0; i < n; i++) {
+		pal__stored t = {0};
+		if (!pal__store_load(v->store, some[i]->r.id, &t, NULL))
+			consider(some[i], t.ids, t.record.length, job, best);
+		pal__stored_free(&t);
+	}
+	pthread_mutex_lock(&v->lock);
+	for (size_t i = 0; i < n; i++)
+		some[i]->busy = false;
 }
 
 pal_status pal__service_find_history(pal__service *v, const pal__job *job, pal__live **out,
@@ -37,9 +79,14 @@ pal_status pal__service_find_history(pal__service *v, const pal__job *job, pal__
 {
 	candidate best = {0};
 	pthread_mutex_lock(&v->lock);
-	for (size_t i = v->n; i-- > 0 && v->n - i <= LOOKED_AT;)
-		if (consider(v->all[i], job, &best))
-			best.l = v->all[i];
+	look_in_memory(v, job, &best);
+	pal__live *first = best.l;
+	if (first)
+		first->busy = true;
+	if (2 * best.equal < (int64_t)job->n_ids)
+		look_in_store(v, job, &best);
+	if (best.l != first && first)
+		first->busy = false;
 	if (best.l)
 		best.l->busy = true;
 	pthread_mutex_unlock(&v->lock);

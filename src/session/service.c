@@ -120,15 +120,17 @@ static void expire(pal__service *v)
 	pal__store_expire(v->store, v->o.ttl_s, NULL);
 }
 
-/* Looks after idle sessions once a second. */
+/* Looks after idle sessions once a second, or more often where they are idle for less. */
 static void *keep(void *arg)
 {
 	pal__service *v = arg;
 	pthread_mutex_lock(&v->lock);
 	while (!v->closing) {
-		struct timespec t;
-		clock_gettime(CLOCK_MONOTONIC, &t);
-		t.tv_sec++;
+		double then = pal__now() + (v->o.idle_s < 0.04 ? 0.01
+					    : v->o.idle_s < 4  ? v->o.idle_s / 4
+							       : 1);
+		struct timespec t = {.tv_sec = (time_t)then,
+				     .tv_nsec = (long)((then - (double)(time_t)then) * 1e9)};
 		pthread_cond_timedwait(&v->closed, &v->lock, &t);
 		if (v->closing)
 			break;
