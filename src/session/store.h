@@ -77,7 +77,8 @@ pal_status pal__store_fork(pal__store *t, const char *id, const pal__record *rec
 /* What a commit changes, all at once. */
 typedef struct {
 	const pal__record *record; /* length and n_events are those afterwards */
-	int64_t keep;              /* tokens [0, keep) stay as they are, those behind are dropped */
+	int64_t keep;              /* tokens [0, keep) stay as they are, those behind are dropped;
+				    * with 0 and no change all earlier changes, too */
 	const int32_t *ids;        /* [record->length - keep] behind them */
 	uint64_t keep_events;
 	const pal_event *events;   /* [record->n_events - keep_events] */

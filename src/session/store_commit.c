@@ -267,7 +267,11 @@ static pal_status write(pal__store *t, const pal__commit *c, const pal__found_se
 	const pal__record *r = c->record;
 	uint8_t bytes[PAL__RECORD_BYTES];
 	target g = {t, found->n, found->record.id, err};
-	pal_status status = encode(r, found->n_changes + (c->change != NULL), bytes, err);
+	bool anew = !c->keep && !c->change; /* changes are of what is there no more */
+	uint64_t changes = anew ? 0 : found->n_changes + (c->change != NULL);
+	pal_status status = encode(r, changes, bytes, err);
+	if (!status && anew && found->n_changes)
+		status = cut_pieces(&g, PAL__CHANGES, 0);
 	if (!status)
 		status = put_tokens(&g, k->keep, k->ids, k->n_ids);
 	if (!status)
