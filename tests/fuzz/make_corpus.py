@@ -421,7 +421,7 @@ def maps():
 
 
 def session(ids=(1, 2, 3, 4, 5, 99), events=((3, 2, (0, 7), (0, 3)), (6, 1, (), ())),
-            changes=((6, 2, 1, (3,), (4, 5)), (6, 0, 0, (), ())), seal=1, cut=0, more=b"", magic=b"PALSESSN",
+            changes=((5, 2, 1, (3,), (4, 5)), (6, 0, 1, (), ())), seal=1, cut=0, more=b"", magic=b"PALSESSN",
             version=1, **fields):
     """A session's file, see session.c, of a model with 100 tokens, whose record has these fields."""
     f = {"created": 1.5, "used": 2.5, "turns": 3, "length": len(ids), "remaining": 7,
@@ -455,8 +455,8 @@ def sessions():
            "magic": session(magic=b"PALSESSM"), "version": session(version=2),
            "nothing": session(ids=(), events=(), changes=()),
            "id": session(ids=(100,)), "id-negative": session(ids=(-1,)),
-           "behind": session(more=b"\0"), "good-long": session(ids=range(100)),
-           "good-slots": session(events=[(100, 32, range(32), [i % 4 for i in range(32)])])}
+           "behind": session(more=b"\0"), "good-long": session(ids=range(100), changes=()),
+           "good-slots": session(ids=range(100), changes=(), events=[(100, 32, range(32), [i % 4 for i in range(32)])])}
     out.update({f"cut-{n}": session(cut=n) for n in (1, 4, 8, 20, 40, 80, 120, 150, 170, 400, 450)})
     for name, values in record.items():
         out.update({f"{name}-{i}": session(**{name: v}) for i, v in enumerate(values)})
@@ -471,7 +471,15 @@ def sessions():
                "old": (5, 4, 0, (100,), ()), "new": (5, 4, 0, (), (-1,)),
                "negative": (5, 4, 0, (), (), -1, 1), "new-negative": (5, 4, 0, (), (), 0, -1),
                "more": (5, 4, 0, (), (), 0, 2**28), "most": (5, 0, 0, (), (), 5, 2**31 - 1)}
-    out.update({"change-" + name: session(changes=[c]) for name, c in changes.items()})
+    out.update({"change-" + name: session(events=(), changes=[c])
+                for name, c in changes.items()})
+    late = (5, 4, 0, (), ())
+    out.update({"history-event": session(changes=[late]),
+                "history-events": session(changes=[late[:2] + (2,) + late[3:]]),
+                "history-order": session(events=((6, 1, (), ()), (3, 1, (), ())), changes=()),
+                "history-far": session(events=[(7, 1, (), ())], changes=()),
+                "history-changes": session(events=(), changes=[(6, 0, 0, (), ()), late]),
+                "history-longer": session(events=(), changes=[(6, 0, 0, (), (1,))])})
     return out
 
 

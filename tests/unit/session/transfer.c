@@ -123,13 +123,30 @@ static void what_is_refused(void **state)
 		bytes[i] ^= 0x40;
 	}
 	pal__free(file);
+	/* An event, or a change, of a log that there was not at its time. */
+	for (int i = 0; i < 3; i++) {
+		int64_t *field = i == 0   ? &events[0].position
+				 : i == 1 ? &changes[0].at
+					  : &changes[1].at,
+			good = *field;
+		*field = i == 0 ? 201 : 501;
+		assert_int_equal(pal__transfer_write(&s, HASH, &file, &n, NULL), PAL_OK);
+		refused(file, n, HASH, VOCABULARY, PAL_EFORMAT, "not of its log");
+		pal__free(file);
+		*field = good;
+	}
+	changes[0].n_events = 3;
+	assert_int_equal(pal__transfer_write(&s, HASH, &file, &n, NULL), PAL_OK);
+	refused(file, n, HASH, VOCABULARY, PAL_EFORMAT, "not of its log");
+	pal__free(file);
+	changes[0].n_events = 1;
 	/* What none is is not written. */
 	pal_error err = {0};
-	pal__record good = s.record;
+	pal__record record = s.record;
 	file = NULL;
 	s.record.n_eos = PAL__MAX_EOS + 1;
 	assert_int_equal(pal__transfer_write(&s, HASH, &file, &n, &err), PAL_EINVAL);
-	s.record = good;
+	s.record = record;
 	events[1].n_chunks = -1;
 	assert_int_equal(pal__transfer_write(&s, HASH, &file, &n, &err), PAL_EINVAL);
 	events[1].n_chunks = 0;
