@@ -50,7 +50,7 @@ static pal_status read_request(struct chat *c)
 	pal__api_model(c->api, pal__param_string(&p, "model"), &c->model, &c->f);
 	c->ask.messages = pal__param_array(&p, "messages");
 	pal__ask_tools(&c->ask, &p);
-	pal__ask_format(&c->ask, &p, &c->format);
+	pal__ask_format(&c->ask, &p, "response_format", &c->format);
 	c->ask.thinking = thinking(&p);
 	int64_t most = pal__param_int(&p, "max_tokens", 1, PAL__MAX_COUNT, PAL__DEFAULT_TOKENS);
 	c->max_tokens = pal__param_int(&p, "max_completion_tokens", 1, PAL__MAX_COUNT, most);
@@ -194,17 +194,16 @@ static void run_choice(struct chat *c, uint64_t owner)
 /* Behind the last choice. */
 static void end_stream(struct chat *c)
 {
-	if (c->f.err.code) {
-		pal__fault none = {0};
-		pal__sse_send(c->reply, NULL, pal__fault_json(&c->f, PAL__OPENAI), &none);
-		return;
-	}
-	if (c->include_usage) {
-		json_t *o = envelope(c, "chat.completion.chunk", json_array());
+	pal__fault none = {0};
+	if (!c->f.err.code && c->include_usage)
 		pal__sse_send(c->reply, NULL,
-			      pal__json_with(o, "usage", pal__usage_completion(&c->usage)), &c->f);
-	}
-	pal__sse_done(c->reply);
+			      pal__json_with(envelope(c, "chat.completion.chunk", json_array()),
+					     "usage", pal__usage_completion(&c->usage)),
+			      &c->f);
+	if (c->f.err.code)
+		pal__sse_send(c->reply, NULL, pal__fault_json(&c->f, PAL__OPENAI), &none);
+	else
+		pal__sse_done(c->reply);
 }
 
 void pal__chat(const pal__http_request *r, pal__reply *reply)

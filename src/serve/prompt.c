@@ -405,15 +405,17 @@ pal_status pal__ask_constraint(const pal__api *api, const pal__ask *ask, pal_con
 				     ask->only, ask->parallel, out, &f->err);
 }
 
-pal_status pal__ask_format(pal__ask *ask, const pal__params *p, json_t **owned)
+pal_status pal__ask_format(pal__ask *ask, const pal__params *p, const char *name, json_t **owned)
 {
 	static const char *const types[] = {"text", "json_object", "json_schema", NULL};
-	const json_t *format = pal__param_object(p, "response_format");
-	const pal__params q = {format, "response_format.", p->f};
+	const json_t *format = pal__param_object(p, name);
+	char where[64];
+	snprintf(where, sizeof where, "%s%s.", p->prefix, name);
+	const pal__params q = {format, where, p->f};
 	if (!format)
 		return p->f->err.code;
 	if (!json_object_get(format, "type"))
-		return pal__refuse(p->f, "response_format.type", "is missing");
+		return pal__refuse(p->f, where, "type is missing");
 	int type = pal__param_word(&q, "type", types, 0);
 	if (type == 0)
 		return p->f->err.code;
@@ -425,7 +427,6 @@ pal_status pal__ask_format(pal__ask *ask, const pal__params *p, json_t **owned)
 	const json_t *inside = pal__param_object(&q, "json_schema");
 	ask->schema = json_object_get(inside ? inside : format, "schema");
 	if (!json_is_object(ask->schema))
-		return pal__refuse(p->f, "response_format.json_schema.schema",
-				   "must be a JSON schema, an object");
+		return pal__refuse(p->f, where, "schema must be a JSON schema, an object");
 	return p->f->err.code;
 }

@@ -48,9 +48,9 @@ pal_status pal__ask_ids(const pal__api *api, const pal__ask *ask, bool open_repl
 pal_status pal__ask_constraint(const pal__api *api, const pal__ask *ask, pal_constraint **out,
 			       pal__fault *f);
 
-/* An answer's constraint from response_format, as chat has it, into ask->schema; *owned is freed
- * with json_decref. */
-pal_status pal__ask_format(pal__ask *ask, const pal__params *p, json_t **owned);
+/* A format of the answer, as response_format of chat and text.format of responses have it, into
+ * ask->schema; *owned is freed with json_decref. */
+pal_status pal__ask_format(pal__ask *ask, const pal__params *p, const char *name, json_t **owned);
 
 /* Texts of parts whose type is one of types (NULL ends them), joined; others are refused. content:
  * a string, or such parts. *text: freed with pal__free; NULL where there is nothing. where:

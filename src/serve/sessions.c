@@ -342,7 +342,7 @@ static void read_generate(struct generation *g, pal__answer *a, pal__ask *ask, j
 	a->wants_logprobs = logprobs >= 0;
 	a->generate.n_logprobs = logprobs > 0 ? (int)logprobs : 0;
 	g->stream = pal__param_bool(&p, "stream", false);
-	pal__ask_format(ask, &p, format);
+	pal__ask_format(ask, &p, "response_format", format);
 	pal__ask_constraint(g->call->api, ask, &a->generate.constraint, &g->call->f);
 	a->wants_ids = true;
 	a->job.own_eos = true;
