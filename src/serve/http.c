@@ -177,8 +177,8 @@ static bool check_key(const pal__http *h, pal__reply *r)
 static void retry_after(pal__reply *r, double seconds)
 {
 	char text[32];
-	snprintf(text, sizeof text, "%.0f", seconds < 3600 ? seconds + 0.5 : 3600);
-	pal__reply_header(r, "Retry-After", strcmp(text, "0") ? text : "1");
+	snprintf(text, sizeof text, "%d", seconds < 3600 ? 1 + (int)seconds : 3600);
+	pal__reply_header(r, "Retry-After", text);
 }
 
 static bool check_rate(pal__http *h, const pal__connection *k, pal__reply *r)
@@ -188,7 +188,7 @@ static bool check_rate(pal__http *h, const pal__connection *k, pal__reply *r)
 	if (!h->rate || r->route->open ||
 	    pal__rate_take(h->rate, owner ? owner : k->address, pal__now(), &wait_s))
 		return true;
-	retry_after(r, wait_s + 0.5);
+	retry_after(r, wait_s);
 	pal__reply_error(r, 429, NULL, "rate_limit_exceeded", NULL,
 			 "more than %g requests a second", h->options.rate);
 	return false;
@@ -227,7 +227,7 @@ static bool check_connection(const pal__connection *k, pal__reply *r)
 {
 	if (!k->refused)
 		return true;
-	retry_after(r, 1);
+	retry_after(r, 0);
 	pal__reply_error(r, k->refused, NULL, "too_many_connections", NULL,
 			 k->refused == 429 ? "too many connections from this address"
 					   : "too many connections");
@@ -390,10 +390,10 @@ static enum MHD_Result on_whole(pal__http *h, pal__connection *k, pal__reply *r)
 		return MHD_NO;
 	r->phase = PAL__RUNNING;
 	r->request.user = r->route->user;
-	pal__connection_watch(k);
+	pal__connection_answer(k);
 	if (start_handler(h, r))
 		return pal__reply_answer(r);
-	retry_after(r, 1);
+	retry_after(r, 0);
 	pal__reply_error(r, 503, NULL, "overloaded", NULL, "the server is stopping, or full");
 	r->phase = PAL__REFUSED;
 	r->ended = true;
@@ -452,9 +452,11 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
 	const union MHD_ConnectionInfo *address =
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-	*context = fd && address ? pal__connection_open(h->connections, fd->connect_fd, h->cert,
-							address->client_addr)
-				 : NULL;
+	if (fd && address)
+		*context = pal__connection_open(h->connections, fd->connect_fd, h->cert,
+						address->client_addr);
+	if (fd && !*context) /* no memory: nobody would watch its clock */
+		shutdown(fd->connect_fd, SHUT_RDWR);
 }
 
 /* --- starting ------------------------------------------------------------------------ */
