@@ -27,12 +27,13 @@
 struct pal__http {
 	pal__http_options options; /* strings are owned */
 	struct MHD_Daemon *daemon;
-	int listener; /* -1: it listens no more */
+	int listener; /* or -1 */
 	int port;
 	bool loopback;
 	char *cert, *key;
-	pal__keys *keys; /* NULL: none are asked for */
-	pal__rate *rate; /* NULL: any; of libmicrohttpd's thread */
+	size_t max_bodies; /* bytes */
+	pal__keys *keys;   /* NULL: none are asked for */
+	pal__rate *rate;   /* NULL: any; of libmicrohttpd's thread */
 	pal__connections *connections;
 	pal__traffic *traffic;
 	uint64_t salt; /* of ids of requests */
@@ -339,7 +340,7 @@ static enum MHD_Result on_body(pal__http *h, pal__connection *k, pal__reply *r, 
 	}
 	atomic_fetch_add(&h->body_bytes, n);
 	r->n_body += n;
-	if (atomic_load(&h->body_bytes) > MAX_BODIES * h->options.max_body ||
+	if (atomic_load(&h->body_bytes) > h->max_bodies ||
 	    !pal__grow((void **)&r->body, &r->body_cap, r->n_body + 1, 1)) {
 		pal__connection_refuse(k, 503, "no memory for the body");
 		return MHD_NO;
@@ -575,6 +576,9 @@ static pal_status open_parts(pal__http *h, pal_error *err)
 {
 	const pal__http_options *o = &h->options;
 	pal_status s = PAL_OK;
+	for (const pal__route *r = o->routes; r && r->method; r++)
+		h->max_bodies = r->max_body > h->max_bodies ? r->max_body : h->max_bodies;
+	h->max_bodies += MAX_BODIES * o->max_body;
 	if (o->key_file)
 		s = pal__keys_open(o->key_file, &h->keys, err);
 	if (!s && o->tls_cert)
@@ -697,12 +701,11 @@ pal_status pal__http_metrics(pal__http *h, char **text, size_t *n, size_t *cap, 
 
 void pal__http_stop_listening(pal__http *h)
 {
-	atomic_store(&h->draining, true);
-	if (h->listener < 0)
+	if (atomic_exchange(&h->draining, true))
 		return;
 	MHD_quiesce_daemon(h->daemon);
-	close(h->listener);
-	h->listener = -1;
+	/* Its thread may still use the number, which is closed at the end. */
+	shutdown(h->listener, SHUT_RDWR);
 }
 
 /* Until no handler runs, and at most GOODBYE_S until all replies have been sent. */
