@@ -253,7 +253,7 @@ static pal_status serve(pal_model *model, const char *folder, pal_error *err)
 	if (s)
 		return s;
 	bool six = strchr(host, ':');
-	printf("%s://%s%s%s:%d/\n", tls_cert ? "https" : "http", six ? "[" : "", host,
+	printf("%s://%s%s%s:%d\n", tls_cert ? "https" : "http", six ? "[" : "", host,
 	       six ? "]" : "", pal__http_port(pal__server_http(server)));
 	fflush(stdout);
 	notify("READY=1");
