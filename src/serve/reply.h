@@ -51,6 +51,7 @@ struct pal__reply {
 	int status;
 	pal__pairs own; /* headers */
 	char *buffer;   /* [cap]; of a stream a ring: n bytes from `at` on */
+	const char *fixed; /* text of a reply for which there was no memory, or NULL */
 	size_t at, n, cap;
 	uint64_t sent; /* bytes of the body */
 };
