@@ -53,9 +53,8 @@ static pal_status start(pal__server *s, pal_model *model, const pal__server_opti
 	s->health.service = api.service = s->service;
 	if (!status)
 		status = pal__api_new(&api, &s->api, err);
-	const pal__route *const tables[] = {health, status ? health : pal__api_routes(s->api)};
 	if (!status)
-		status = join(s, tables, sizeof tables / sizeof *tables, err);
+		status = join(s, (const pal__route *[]){health, pal__api_routes(s->api)}, 2, err);
 	http.routes = s->routes;
 	if (!status)
 		status = pal__http_start(&http, &s->http, err);
