@@ -204,9 +204,13 @@ static pal_status choose_budget(const pal_model *model, pal_session_options *o, 
 	return pal_session_need(model, &full, &o->kv_budget, &scratch, err);
 }
 
-static pal_status fill_options(const pal_model *model, const char *folder, pal__server_options *o,
-			       pal_error *err)
+static pal_status fill_options(const pal_model *model, const char *path, const char *folder,
+			       pal__server_options *o, pal_error *err)
 {
+	o->api = (pal__api_options){.name = model_name,
+				    .path = path,
+				    .template_name = template_name,
+				    .any_model = any_model};
 	o->service =
 		(pal__service_options){.session = pal__engine_session(&engine, engine.ctx),
 				       .draft = strcmp(engine.draft, "none") ? engine.draft : NULL,
@@ -246,14 +250,11 @@ static void raise_limits(void)
 	setrlimit(RLIMIT_NOFILE, &files);
 }
 
-static pal_status serve(const char *path, pal_model *model, const char *folder, pal_error *err)
+static pal_status serve(pal_model *model, const char *path, const char *folder, pal_error *err)
 {
-	pal__server_options o = {.api = {.path = path,
-					 .name = model_name,
-					 .template_name = template_name,
-					 .any_model = any_model}};
+	pal__server_options o = {0};
 	pal__server *server = NULL;
-	pal_status s = fill_options(model, folder, &o, err);
+	pal_status s = fill_options(model, path, folder, &o, err);
 	if (!s)
 		s = catch_signals(err);
 	if (!s)
@@ -283,7 +284,7 @@ static pal_status run(const char *path, pal_error *err)
 	raise_limits();
 	s = choose_folder(folder, err);
 	if (!s)
-		s = serve(path, model, folder, err);
+		s = serve(model, path, folder, err);
 	pal__engine_close(&engine, model);
 	return s;
 }
