@@ -6,6 +6,7 @@
  */
 #include <stdint.h>
 
+#include "serve/json.h"
 #include "../unit/serve/fake.h"
 #include "check.h"
 

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "fake.h"
+#include "serve/json.h"
 
 static json_t *plain(json_t *j);
 
