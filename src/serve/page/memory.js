@@ -1,5 +1,6 @@
 // The live picture of one session's memory: what it sees of its log now, how it grew, and why.
 
+import { get, post } from "./api.js";
 import { Chart } from "./chart.js";
 import { $, SOURCES, bytes, count, el, figures, nameOf, plural, say, svg } from "./dom.js";
 import { stateOf } from "./sessions.js";
@@ -101,6 +102,37 @@ function inWords(view, parts) {
 	return words.join(" ");
 }
 
+/** The text of positions that were brought back, which is asked for when it is to be seen. */
+async function readBack(id, { from, to }, text) {
+	try {
+		const { ids } = await get(`/v1/sessions/${id}/log`);
+		say(text, (await post("/v1/detokenize", { tokens: ids.slice(from, to) })).content);
+	} catch (e) {
+		say(text, e.message);
+	}
+}
+
+function backItem(id, chunk, name) {
+	const text = el("p", { className: "text" }, "Loading …");
+	const details = el("details", {}, el("summary", {}, name), text);
+	details.addEventListener("toggle", () => readBack(id, chunk, text), { once: true });
+	const li = el("li", {}, details);
+	li.dataset.name = `${id} ${name}`;
+	return li;
+}
+
+/** What stays keeps its element, so that text that is being read is not folded away. */
+function drawBack(id, chunks) {
+	const ul = $("back"), old = new Map([...ul.children].map((li) => [li.dataset.name, li]));
+	const items = chunks.map((c) => {
+		const name = `${span(c.from, c.to)} (${c.source})`;
+		return old.get(`${id} ${name}`) ?? backItem(id, c, name);
+	});
+	if (items.length !== ul.children.length || items.some((li, i) => ul.children[i] !== li))
+		ul.replaceChildren(...items);
+	$("back-title").hidden = !chunks.length;
+}
+
 const CHUNK = 32;
 
 function drawEvents(events) {
@@ -154,6 +186,7 @@ export function update(session, view, t) {
 	legend(parts);
 	say(document.querySelector("#strip .last"), count(view.length));
 	say(document.querySelector("#strip .in-words"), inWords(view, parts));
+	drawBack(session.id, view.chunks);
 	growth.push(t, [session.length, session.resident, session.budget_positions || null]);
 	drawEvents(view.events);
 }
