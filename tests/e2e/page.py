@@ -3,6 +3,7 @@
 
 page.py PAL MODEL FOLDER [unittest arguments]; screenshots are written to FOLDER
 """
+import glob
 import json
 import os
 import sys
@@ -196,12 +197,11 @@ class Page(Case):
         page.call("Page.setDownloadBehavior", behavior="allow", downloadPath=folder.name)
         page.get(f"{element('export')}.click()")
         page.wait(f"{element('said')}.textContent.includes('exported')")
-        while not any(n.endswith(".palsession") for n in os.listdir(folder.name)):
+        while not (files := glob.glob(folder.name + "/*.palsession")):
             page.pump(0.05)
-        file = os.path.join(folder.name, os.listdir(folder.name)[0])
         root = page.call("DOM.getDocument")["root"]["nodeId"]
         node = page.call("DOM.querySelector", nodeId=root, selector="#import-file")["nodeId"]
-        page.call("DOM.setFileInputFiles", files=[file], nodeId=node)
+        page.call("DOM.setFileInputFiles", files=files, nodeId=node)
         page.wait("document.querySelectorAll('#session-list li').length === 3")
         for answer, left in (("[value=cancel]", 3), (".danger", 2)):
             page.wait(f"!{element('actions')}.hidden")
@@ -214,14 +214,20 @@ class Page(Case):
 
     def test_stop_and_begin_anew(self):
         page = self.page
-        self.settings(max_tokens=1000000, seed=1, temperature=1)
-        self.say("Go on for ever")
-        page.wait("document.querySelector('article.assistant .text')?.textContent.length > 20")
-        page.press("Escape")
-        self.answered(1)
-        self.assertIn("stopped", page.get("document.querySelector('.usage').textContent"))
+        self.settings(max_tokens=1000000, temperature=0)
+        usages = "[...document.querySelectorAll('.usage')].map((e) => e.textContent)"
+        for n in range(1, 100):  # an answer may be over before Escape comes
+            self.say(f"Go on and on and on {n}")
+            page.wait("[...document.querySelectorAll('article.assistant .text')].at(-1)?.textContent.length > 9"
+                      f" && document.querySelectorAll('article').length === {2 * n}")
+            page.press("Escape")
+            self.answered(n)
+            if page.get(usages)[-1].startswith("stopped"):
+                break
+        else:
+            self.fail("no answer could be stopped")
         page.open(self.server.url + "/?again")
-        page.wait("document.querySelectorAll('article').length === 2")  # it was kept
+        page.wait(f"document.querySelectorAll('article').length === {2 * n}")  # it was kept
         page.get(f"{element('new')}.click()")
         self.assertEqual(page.get("document.querySelectorAll('article').length"), 0)
         self.assertFalse(page.get(f"{element('empty')}.hidden"))

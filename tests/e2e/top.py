@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 """Drives pal top against a server, and against none, and prints TAP.
 
-top.py PAL MODEL [unittest arguments]
+top.py PAL MODEL MANPAGE [unittest arguments]
 """
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from serving import Server
 from tap import TapRunner
 from terminal import Terminal
 
-PAL, MODEL = (os.path.abspath(a) for a in sys.argv[1:3])
+PAL, MODEL, MANPAGE = (os.path.abspath(a) for a in sys.argv[1:4])
 KEY = "a-key-for-this-test"
 
 
@@ -81,6 +82,16 @@ class Top(unittest.TestCase):
         with write("# none\n") as f:
             self.fails(".*no key in it", "--key-file", f.name)
 
+    def test_help(self):
+        with open(MANPAGE, encoding="utf-8") as f:
+            page = f.read().replace("\\-", "-")
+        text = subprocess.run([PAL, "help", "top"], capture_output=True, check=True).stdout.decode()
+        self.assertTrue(text.startswith("usage: pal top [OPTION]...\n"))
+        options = re.findall(r"(?m)^ +(--[\w-]+)", text)
+        self.assertEqual(len(options), 5)
+        for option in options:
+            self.assertRegex(page, rf"(?m)(^|[\s\"]){re.escape(option)}(?![\w-])")
+
 
 class Keys(unittest.TestCase):
     def test_keys(self):
@@ -96,4 +107,4 @@ class Keys(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0], *sys.argv[3:]], testRunner=TapRunner)
+    unittest.main(argv=[sys.argv[0], *sys.argv[4:]], testRunner=TapRunner)

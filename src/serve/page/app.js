@@ -21,6 +21,8 @@ function choose(id) {
 	sessions.mark(id);
 	if (!id)
 		memory.update(null);
+	else if (id !== current?.id)
+		$("actions").hidden = true; // until it is known what they act on
 }
 
 const rate = (name, now, t) => (before && t > before.t

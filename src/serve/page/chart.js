@@ -6,6 +6,8 @@ import { el, say, svg } from "./dom.js";
 
 const POINTS = 1200; // when there are more, every other one goes: the whole story stays
 const ROWS = 12;     // of the table, spread over all points
+const LEAST = 10;    // seconds that a chart spans
+const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400];
 const DASHES = { solid: [], dashed: [8, 5], dotted: [2, 3] };
 const time = new Intl.DateTimeFormat("en", { timeStyle: "medium", hourCycle: "h23" });
 const clock = (t) => time.format(t * 1000);
@@ -65,12 +67,13 @@ export class Chart {
 		const axis = { stroke: () => colour("quiet"), ticks: { show: false },
 			grid: { stroke: () => colour("hair"), width: 1 }, font: "12px system-ui, sans-serif" };
 		const range = (u, low, high) => [0, this.top ?? Math.max(1, 1.1 * (high ?? 0))];
+		const span = (u, from, to) => [Math.min(from ?? 0, (to ?? 0) - LEAST), to ?? 0];
 		return {
-			width, height: 150, legend: { show: false }, scales: { y: { range } },
+			width, height: 150, legend: { show: false }, scales: { x: { range: span }, y: { range } },
 			cursor: { points: { show: false }, drag: { x: false, y: false } },
 			hooks: { setCursor: [(u) => this.point(u.cursor.idx)] },
 			axes: [
-				{ ...axis, space: 90, size: 28, values: (u, at) => at.map(clock) },
+				{ ...axis, space: 90, size: 28, incrs: STEPS, values: (u, at) => at.map(clock) },
 				{ ...axis, size: 62, values: (u, at) => at.map(this.format) },
 			],
 			series: [{}, ...this.lines.map((line) => ({

@@ -71,10 +71,12 @@ export function alertOf(failure) {
 	say($("alert"), text);
 }
 
-/** Opens a dialog; its answer is the value of the button that closed it. */
+/** Opens a dialog; its answer is the value of the button that closes it, or "". */
 export function ask(dialog) {
-	dialog.returnValue = "";
-	dialog.showModal();
-	return new Promise((done) =>
-		dialog.addEventListener("close", () => done(dialog.returnValue), { once: true }));
+	const form = dialog.querySelector("form");
+	return new Promise((done) => {
+		form.onsubmit = (e) => done(e.submitter.value);
+		dialog.oncancel = () => done("");
+		dialog.showModal();
+	});
 }

@@ -62,7 +62,7 @@ function drawStrip() {
 	for (const { kind, from, to } of partsOf(last)) {
 		const w = Math.max(LEAST, (to - from) * scale);
 		picture.append(svg("rect", { x: Math.min(from * scale, width - w), y: 0, width: w, height: HEIGHT,
-			fill: `url(#of-${kind})`, "data-kind": kind }));
+			fill: `url(#of-${kind})`, "data-kind": kind, class: kind }));
 	}
 	picture.append(svg("rect", { x: .5, y: .5, width: width - 1, height: HEIGHT - 1, class: "edge" }));
 	box.replaceChildren(picture);
