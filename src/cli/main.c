@@ -12,10 +12,10 @@ static const pal__command *const commands[] = {
 #ifdef PAL_WITH_FIT
 	&pal__command_fit,
 #endif
-	&pal__command_corpus,  &pal__command_recall, &pal__command_map,      &pal__command_check,
 #ifdef PAL_WITH_SERVE
-	&pal__command_top,
+	&pal__command_serve,   &pal__command_top,
 #endif
+	&pal__command_corpus,  &pal__command_recall, &pal__command_map,      &pal__command_check,
 };
 
 #define N_COMMANDS (sizeof commands / sizeof *commands)

@@ -37,3 +37,9 @@ void pal__page_get(const pal__http_request *request, pal__reply *reply)
 	else
 		pal__reply_bytes(reply, 200, f->content_type, f->data, f->size);
 }
+
+const pal__route pal__page_routes[] = {
+	{"GET", "/", pal__page_get, NULL, true, 0},
+	{"GET", "/page/{file}", pal__page_get, NULL, true, 0},
+	{NULL, NULL, NULL, NULL, false, 0},
+};

@@ -23,11 +23,7 @@ const pal__page_file *pal__page_find(const char *path); /* or NULL */
  * or run anything but these files. */
 void pal__page_get(const pal__http_request *request, pal__reply *reply);
 
-/* Entries of a table of routes: none needs a key, since none has anything to hide. */
-/* clang-format off */
-#define PAL__PAGE_ROUTES \
-	{"GET", "/", pal__page_get, NULL, true, 0}, \
-	{"GET", "/page/{file}", pal__page_get, NULL, true, 0}
-/* clang-format on */
+/* None needs a key, since none has anything to hide. Ends with a method of NULL. */
+extern const pal__route pal__page_routes[];
 
 #endif

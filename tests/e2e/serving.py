@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 
 
@@ -15,8 +16,10 @@ class Server:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+        self.folder = tempfile.TemporaryDirectory()
         self.process = subprocess.Popen([pal, "serve", model, "--port", str(self.port),
-                                         *map(str, options)], stdin=subprocess.DEVNULL,
+                                         "--data-dir", self.folder.name, *map(str, options)],
+                                        stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         end = time.monotonic() + 60
         while not self._answers():
@@ -48,4 +51,5 @@ class Server:
         """Its exit status after SIGTERM, and what it said."""
         self.process.send_signal(signal.SIGTERM)
         said = self.process.communicate(timeout=60)[1]
+        self.folder.cleanup()
         return self.process.returncode, said.decode()
