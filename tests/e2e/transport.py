@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """The HTTP server and its bad clients, over raw sockets; prints TAP.
 
-http.py HTTPD [unittest arguments]
+transport.py HTTPD [unittest arguments]
 
 HTTPD (httpd.c) has a few handlers and takes limits as arguments. What a handler sees, what every
 error looks like, what is let in, and that nothing that a client does or omits costs more than it
