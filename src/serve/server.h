@@ -8,13 +8,14 @@
 #define PAL_SERVE_SERVER_H
 
 #include "serve/api.h"
+#include "serve/http.h"
 
 typedef struct pal__server pal__server;
 
 typedef struct {
 	pal__service_options service;
 	pal__http_options http; /* its routes are the server's own */
-	pal__api_options api;   /* its service is the server's own */
+	pal__api_options api;   /* its service, too */
 } pal__server_options;
 
 /* Errors: those of pal__service_open and pal__http_start. The model outlives the server. */
