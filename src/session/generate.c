@@ -8,6 +8,7 @@
  *    complete first counts, and of several complete at the same byte the longest.
  *  - Everything is allocated before the first token.
  */
+#include <math.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -17,6 +18,7 @@
 #include "draft/sample.h"
 #include "model/model.h"
 #include "session/session.h"
+#include "text/constraint.h"
 #include "text/tokenizer.h"
 #include "text/utf8.h"
 
@@ -136,20 +138,88 @@ struct generation {
 	const int32_t
 		*along; /* [n_along] what comes, of which n_tokens have; NULL: what is sampled */
 	size_t n_along;
+	float *allowed;       /* [n_vocab] logits under a constraint, or NULL */
+	const uint64_t *mask; /* of the last next(); NULL: any token */
+	pal_logprob chosen, top[PAL_MAX_LOGPROBS]; /* of the last next(), if asked for */
+	int n_top;
 	bool done;
 	pal_status status; /* of a token */
 	pal_error *err;
 };
 
+static bool is_allowed(const uint64_t *mask, size_t id)
+{
+	return !mask || mask[id / 64] >> id % 64 & 1;
+}
+
+/* The last logits, those of tokens that may not come at -inf. */
+static const float *logits_now(struct generation *g)
+{
+	const float *x = pal_session_logits(g->s);
+	size_t n = g->s->model->h.n_vocab;
+	g->mask = g->allowed ? pal__constraint_mask(g->t.options->constraint) : NULL;
+	if (!g->mask)
+		return x;
+	for (size_t i = 0; i < n; i++)
+		g->allowed[i] = is_allowed(g->mask, i) ? x[i] : -INFINITY;
+	return g->allowed;
+}
+
+/* Where nothing that may come is a number, any of it will do. */
+static int32_t first_allowed(const struct generation *g, int32_t id)
+{
+	size_t n = g->s->model->h.n_vocab;
+	for (size_t i = 0; !is_allowed(g->mask, (size_t)id) && i < n; i++)
+		if (is_allowed(g->mask, i))
+			return (int32_t)i;
+	return id;
+}
+
+/* Joins the likeliest so far, most likely first; of equal ones the smaller id. */
+static void rank(struct generation *g, int32_t id, float logit)
+{
+	int most = g->t.options->n_logprobs, at = g->n_top;
+	if (at == most && (!at || !(logit > g->top[at - 1].logprob)))
+		return;
+	at -= at == most;
+	for (; at > 0 && logit > g->top[at - 1].logprob; at--)
+		g->top[at] = g->top[at - 1];
+	g->top[at] = (pal_logprob){id, logit};
+	g->n_top += g->n_top < most;
+}
+
+/* Of the model's own distribution: what is told, and decides nothing. */
+static void tell_logprobs(struct generation *g, int32_t id)
+{
+	const float *x = pal_session_logits(g->s);
+	size_t n = g->s->model->h.n_vocab;
+	float most = x[pal__largest(x, n)];
+	double sum = 0;
+	g->n_top = 0;
+	for (size_t i = 0; i < n; i++) {
+		sum += x[i] <= most ? pal__exp_neg((double)x[i] - (double)most) : 0;
+		if (is_allowed(g->mask, i))
+			rank(g, (int32_t)i, x[i]);
+	}
+	double total = (double)most + log(sum);
+	for (int i = 0; i < g->n_top; i++)
+		g->top[i].logprob = (float)((double)g->top[i].logprob - total);
+	g->chosen = (pal_logprob){id, (float)((double)x[id] - total)};
+}
+
 /* -1: there is none. */
 static int32_t next(void *user)
 {
-	const struct generation *g = user;
+	struct generation *g = user;
 	size_t n = (size_t)g->result.n_tokens;
 	if (g->along)
 		return n < g->n_along ? g->along[n] : -1;
-	return pal__sample(g->sampler, pal_session_logits(g->s), pal_session_log(g->s),
-			   pal_session_length(g->s));
+	int32_t id = pal__sample(g->sampler, logits_now(g), pal_session_log(g->s),
+				 pal_session_length(g->s));
+	id = first_allowed(g, id);
+	if (g->t.options->on_logprobs)
+		tell_logprobs(g, id);
+	return id;
 }
 
 /* A token has joined the log. */
@@ -160,13 +230,21 @@ static bool kept(void *user, int32_t id)
 	size_t from = g->t.n_text;
 	g->result.n_tokens++;
 	g->done = true;
+	if (o->on_logprobs && !g->along)
+		o->on_logprobs(o->user, g->chosen, g->top, g->n_top);
 	if (!pal__detok_feed(&g->t.detok, id, g->t.text, g->t.cap, &g->t.n_text)) {
 		g->status =
 			pal__fail(g->err, PAL_ELIMIT, "token %d: its text is longer than %d bytes",
 				  id, PAL__MAX_TOKEN_BYTES);
 		return false;
 	}
+	if (g->allowed)
+		pal__constraint_take(o->constraint, id);
 	g->done = report(&g->t, id, from, &g->result.stop);
+	if (!g->done && g->allowed && pal__constraint_done(o->constraint)) {
+		g->result.stop = PAL_STOP_END;
+		g->done = true;
+	}
 	if (!g->done && !o->ignore_end && pal__token_is_end(g->t.detok.t, id)) {
 		g->result.stop = PAL_STOP_END;
 		g->done = true;
@@ -233,7 +311,8 @@ static pal_status generate(struct generation *g, pal_error *err)
 	g->result.stop = PAL_STOP_LIMIT;
 	if (g->t.options->drafter)
 		pal__drafter_begin(g->t.options->drafter);
-	pal_status status = pal_session_restore(g->s, err);
+	bool resume = g->t.options->resume;
+	pal_status status = resume ? PAL_OK : pal_session_restore(g->s, err);
 	while (!status && !g->done)
 		status = step(g, err);
 	if (!status && g->result.stop != PAL_STOP_STRING && g->result.stop != PAL_STOP_CANCELLED)
@@ -250,6 +329,9 @@ static pal_status prepare(pal_session *s, const pal_generate_options *o, struct 
 				 "%lld tokens to generate: must be 0 (until the "
 				 "context is full) or more",
 				 (long long)o->max_tokens);
+	if (o->n_logprobs < 0 || o->n_logprobs > PAL_MAX_LOGPROBS)
+		return pal__fail(err, PAL_EINVAL, "%d likeliest tokens: 0 to %d are possible",
+				 o->n_logprobs, PAL_MAX_LOGPROBS);
 	if (!pal_session_logits(s))
 		return pal__fail(err, PAL_EINVAL, "nothing to go on from: append a token first");
 	if (o->drafter && o->drafter->model != pal__session_model(s))
@@ -274,9 +356,16 @@ static pal_status run(struct generation *g, const pal_generate_options *options,
 		return status;
 	pal_model_get_info(pal__session_model(g->s), &info);
 	status = pal__sampler_new(info.n_vocab, &options->sampling, &g->sampler, err);
+	if (!status && options->constraint && !g->along) {
+		size_t bytes = (size_t)info.n_vocab * sizeof *g->allowed;
+		g->allowed = pal__alloc(bytes);
+		status = g->allowed ? PAL_OK : pal__fail_memory(err, "allowed tokens", bytes);
+		pal__constraint_begin(options->constraint);
+	}
 	if (!status)
 		status = generate(g, err);
 	pal__sampler_free(g->sampler);
+	pal__free(g->allowed);
 	pal__free(g->t.text);
 	if (status)
 		return status;

@@ -13,6 +13,7 @@ typedef struct {
 	pal_session_options o;
 	pal__kv_shape kv;
 	bool bounded, restores, all_heads;
+	pal__batcher *batcher;  /* or NULL: it has a scratch of its own */
 	size_t kv_bytes, other; /* other: scratch, log, rows, logits, restoration */
 } needs;
 
@@ -26,10 +27,11 @@ static pal__site site_of(pal_model *m, const needs *n, pal__kv *kv)
 			   .all_heads = n->all_heads};
 }
 
-static pal_status measure(const pal_model *m, const pal_session_options *options, bool all_heads,
-			  needs *out, pal_error *err)
+/* out: with all_heads and engine. */
+static pal_status measure(const pal_model *m, const pal_session_options *options, needs *out,
+			  pal_error *err)
 {
-	needs n = {.all_heads = all_heads};
+	needs n = {.all_heads = out->all_heads, .batcher = out->batcher};
 	pal_status status = pal__session_plan(m, options, &n.o, &n.kv, err);
 	if (status != PAL_OK)
 		return status;
@@ -38,7 +40,8 @@ static pal_status measure(const pal_model *m, const pal_session_options *options
 	size_t row = m->h.n_vocab * sizeof(float);
 	size_t log = n.bounded ? 0 : (size_t)n.o.n_ctx * sizeof(int32_t);
 	size_t parts[] = {log, row, row, (size_t)n.o.n_batch * sizeof(pal__row)};
-	bool fits = pal__kv_need(&n.kv, &n.kv_bytes) && pal__scratch_need(m, n.o.n_batch, &n.other);
+	bool fits = pal__kv_need(&n.kv, &n.kv_bytes) &&
+		    (n.batcher || pal__scratch_need(m, n.o.n_batch, &n.other));
 	for (size_t i = 0; fits && i < sizeof parts / sizeof parts[0]; i++)
 		fits = pal__add_size(n.other, pal__arena_need(parts[i]), &n.other);
 	if (fits && n.restores) {
@@ -64,12 +67,22 @@ pal_status pal_session_need(const pal_model *model, const pal_session_options *o
 			    uint64_t *kv_bytes, uint64_t *scratch_bytes, pal_error *err)
 {
 	needs n = {0};
-	pal_status s = measure(model, options, false, &n, err);
+	pal_status s = measure(model, options, &n, err);
 	if (s != PAL_OK)
 		return s;
 	*kv_bytes = n.kv_bytes;
 	*scratch_bytes = n.other;
 	return PAL_OK;
+}
+
+pal_status pal__session_need_on(pal__batcher *e, const pal_model *m,
+				const pal_session_options *options, size_t *bytes, pal_error *err)
+{
+	needs n = {.batcher = e};
+	pal_status s = measure(m, options, &n, err);
+	if (!s && !pal__add_size(n.kv_bytes, n.other, bytes))
+		s = pal__fail(err, PAL_ELIMIT, "the session is too large for this machine");
+	return s;
 }
 
 /* The memory that every session touches soon, and of K/V what some hundred tokens need, is made
@@ -124,7 +137,10 @@ static pal_status fill_in(pal_session *s, const needs *n, pal_error *err)
 {
 	size_t row = s->model->h.n_vocab * sizeof *s->logits;
 	pal__kv_init(&s->kv, &n->kv, &s->arena);
-	pal__scratch_init(&s->scratch, s->model, s->n_batch, &s->arena);
+	if (n->batcher)
+		s->scratch = pal__batcher_scratch(n->batcher, s->n_batch);
+	else
+		pal__scratch_init(&s->scratch, s->model, s->n_batch, &s->arena);
 	if (!s->bounded)
 		s->log = pal__arena_take(&s->arena, (size_t)s->n_ctx * sizeof *s->log);
 	s->logits = pal__arena_take(&s->arena, row);
@@ -144,11 +160,10 @@ static pal_status fill_in(pal_session *s, const needs *n, pal_error *err)
 	return status;
 }
 
-static pal_status open_session(pal_model *model, const pal_session_options *options, bool all_heads,
+static pal_status open_session(pal_model *model, const pal_session_options *options, needs n,
 			       pal_session **out, pal_error *err)
 {
-	needs n = {0};
-	pal_status status = measure(model, options, all_heads, &n, err);
+	pal_status status = measure(model, options, &n, err);
 	if (status != PAL_OK)
 		return status;
 	if (model->no_weights)
@@ -166,7 +181,8 @@ static pal_status open_session(pal_model *model, const pal_session_options *opti
 	s->bounded = n.bounded;
 	s->restores = n.restores;
 	s->scratch_bytes = n.other;
-	s->log_file = s->event_file = s->restore.index.disk = PAL__NO_DISK;
+	s->log_file = s->event_file = s->change_file = s->change_ids = s->parked = PAL__NO_DISK;
+	s->restore.index.disk = PAL__NO_DISK;
 	s->restore.spill.disk = s->restore.hidden.disk = PAL__NO_DISK;
 	status = pal__arena_init(&s->arena, bytes, "the session", err);
 	if (!status)
@@ -183,13 +199,19 @@ static pal_status open_session(pal_model *model, const pal_session_options *opti
 pal_status pal_session_open(pal_model *model, const pal_session_options *options, pal_session **out,
 			    pal_error *err)
 {
-	return open_session(model, options, false, out, err);
+	return open_session(model, options, (needs){0}, out, err);
+}
+
+pal_status pal__session_open_on(pal__batcher *e, pal_model *m, const pal_session_options *options,
+				pal_session **out, pal_error *err)
+{
+	return open_session(m, options, (needs){.batcher = e}, out, err);
 }
 
 pal_status pal__session_open_all(pal_model *model, const pal_session_options *options,
 				 pal_session **out, pal_error *err)
 {
-	return open_session(model, options, true, out, err);
+	return open_session(model, options, (needs){.all_heads = true}, out, err);
 }
 
 pal_status pal__session_ask_heads(pal_session *s, void (*at)(void *user, const pal__look *look),
@@ -207,6 +229,9 @@ void pal_session_close(pal_session *s)
 		munmap(s->log, (size_t)s->n_ctx * sizeof *s->log);
 	pal__disk_close(&s->log_file);
 	pal__disk_close(&s->event_file);
+	pal__disk_close(&s->change_file);
+	pal__disk_close(&s->change_ids);
+	pal__disk_close(&s->parked);
 	if (s->restores)
 		pal__restore_close(&s->restore);
 	pal__arena_free(&s->arena);
@@ -429,45 +454,85 @@ static void empty(pal_session *s)
 	s->written = 0;
 	s->restore.kept = s->restore.index.end = s->restore.spill.end = 0;
 	s->restore.hidden.doubt_from = s->restore.hidden.doubt_end = 0;
+	s->restore.spill.doubt_from = s->restore.spill.doubt_end = 0;
 	s->restore.n_chunks = 0;
 	pal__index_restart(&s->restore.index, 0);
 }
 
-/* Log and events once more, from the start. */
-static pal_status replay(pal_session *s, pal_error *err)
+/* Log and events from where the session is, up to `end` tokens and event n_events; *i: the next. */
+static pal_status play(pal_session *s, int64_t end, uint64_t *i, uint64_t n_events, pal_error *err)
 {
-	int64_t end = s->length;
 	pal_status status = PAL_OK;
-	empty(s);
-	s->length = 0;
-	for (uint64_t i = 0; !status && s->length < end;) {
+	while (!status && (s->length < end || *i < n_events)) {
 		pal_event e = {.position = end};
-		if (i < s->n_events)
-			status = pal_session_event(s, i, &e, err);
+		if (*i < n_events)
+			status = pal_session_event(s, *i, &e, err);
+		/* It may come from a file. */
+		if (!status && (e.position < s->length || e.position > end))
+			status = pal__fail(err, PAL_EFORMAT,
+					   "event %llu at position %lld, before %lld",
+					   (unsigned long long)*i, (long long)e.position,
+					   (long long)s->length);
 		pal__reading r = {.ids = s->log + s->length,
 				  .n = (size_t)(e.position - s->length),
 				  .replay = true};
 		if (!status && r.n)
 			status = pal__session_read(s, &r, err);
-		s->length = e.position;
-		for (; !status && i < s->n_events && e.position == s->length; i++) {
-			pal__recalling again = {.at = e.position,
-						.reread = e.reread,
-						.chunks = e.chunks,
-						.sources = e.sources,
-						.n = e.n_chunks,
-						.replay = true};
-			status = pal__session_event(s, &again, err);
-			if (!status && i + 1 < s->n_events)
-				status = pal_session_event(s, i + 1, &e, err);
-		}
+		s->length = status ? s->length : e.position;
+		if (status || *i == n_events)
+			continue;
+		status = pal__session_check_event(s, &e, s->length, err);
+		if (status)
+			continue;
+		pal__recalling again = {.at = e.position,
+					.reread = e.reread,
+					.chunks = e.chunks,
+					.sources = e.sources,
+					.n = e.n_chunks,
+					.replay = true};
+		status = pal__session_event(s, &again, err);
+		(*i)++;
 	}
+	return status;
+}
+
+/* Log, events and changes once more, from the start. */
+static pal_status replay(pal_session *s, pal_error *err)
+{
+	int64_t end = s->length, length = end;
+	uint64_t event = 0;
+	pal_status status = pal__session_log_of(s, 0, &length, err);
+	empty(s);
+	s->length = 0;
+	for (uint64_t i = 0; !status && i < s->n_changes; i++) {
+		pal__changed c = {0};
+		int32_t *ids = NULL;
+		status = pal__session_changed(s, i, &c, &ids, err);
+		pal__free(ids);
+		if (!status && (c.at < s->length || c.at > length))
+			status = pal__fail(err, PAL_EFORMAT, "change %llu at a log of %lld tokens",
+					   (unsigned long long)i, (long long)c.at);
+		if (!status)
+			status = play(s, c.at, &event, c.n_events, err);
+		if (!status && !pal__session_can_change(s, c.position, c.n_old, c.n_new))
+			status = pal__fail(err, PAL_EFORMAT, "change %llu at position %lld",
+					   (unsigned long long)i, (long long)c.position);
+		if (!status)
+			status = pal__session_play_change(s, i, length, err);
+		length += status ? 0 : c.n_new - c.n_old;
+	}
+	if (!status)
+		status = play(s, end, &event, s->n_events, err);
+	if (status && pal__session_log_of(s, s->n_changes, &length, NULL))
+		s->broken = true;
 	s->length = end;
 	return status;
 }
 
 pal_status pal__session_refresh(pal_session *s, pal_error *err)
 {
+	if (s->broken)
+		return pal__fail(err, PAL_EIO, "the session's log could not be put back");
 	if (!s->stale)
 		return PAL_OK;
 	pal_status status = replay(s, err);
@@ -491,6 +556,45 @@ static bool still_has(const pal_session *s, int64_t n)
 	return true;
 }
 
+bool pal__session_cuts(const pal_session *s, int64_t n)
+{
+	pal_event e = {0};
+	pal__changed c = {0};
+	int32_t *ids = NULL;
+	bool whole = !s->stale;
+	if (whole && s->n_changes) {
+		whole = !pal__session_changed(s, s->n_changes - 1, &c, &ids, NULL);
+		whole = whole && n >= c.at - c.n_old + c.n_new;
+		pal__free(ids);
+	}
+	if (!whole || !has_rings(s))
+		return whole;
+	bool none = !s->n_events || !pal_session_event(s, s->n_events - 1, &e, NULL);
+	return none && (!s->n_events || e.position <= n) && still_has(s, n);
+}
+
+/* Events since the last change: those before it stand at places of another log. What has been
+ * changed is truncated by another change, or altogether. */
+static pal_status last_change(pal_session *s, int64_t n, uint64_t *first, pal_error *err)
+{
+	pal__changed c = {0};
+	int32_t *ids = NULL;
+	if (!n)
+		s->n_changes = s->log_version = s->changed_ids = 0;
+	if (!s->n_changes)
+		return PAL_OK;
+	pal_status status = pal__session_changed(s, s->n_changes - 1, &c, &ids, err);
+	pal__free(ids);
+	if (status)
+		return status;
+	*first = c.n_events;
+	if (n < c.at - c.n_old + c.n_new)
+		return pal__fail(err, PAL_EINVAL,
+				 "cannot keep %lld tokens: the log was changed at %lld",
+				 (long long)n, (long long)c.at);
+	return PAL_OK;
+}
+
 pal_status pal_session_truncate(pal_session *s, int64_t n, pal_error *err)
 {
 	if (n < 0 || n > s->length)
@@ -498,9 +602,12 @@ pal_status pal_session_truncate(pal_session *s, int64_t n, pal_error *err)
 				 (long long)n, (long long)s->length);
 	if (n == s->length)
 		return PAL_OK;
-	uint64_t events = s->n_events;
+	uint64_t events = s->n_events, first = 0;
 	pal_event e;
-	for (; events; events--) {
+	pal_status changed = last_change(s, n, &first, err);
+	if (changed)
+		return changed;
+	for (; events > first; events--) {
 		pal_status status = pal_session_event(s, events - 1, &e, err);
 		if (status)
 			return status;
