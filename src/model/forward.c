@@ -1,4 +1,4 @@
-#include "model/forward.h"
+#include "model/batcher.h"
 
 #include <assert.h>
 #include <math.h>
@@ -509,41 +509,46 @@ static void soft_cap(float *logits, size_t n, double cap)
 	}
 }
 
+/* Logits of rows[n] that lie one after the other in x, from row `from` on. */
+static void make_logits(pass *a, const pal__row **rows, int from, int n)
+{
+	size_t e = a->h->n_embd, v = a->h->n_vocab;
+	pal__scratch *s = a->s;
+	bool in_place = true; /* all lie one after the other */
+	for (int i = 1; i < n; i++)
+		in_place = in_place && rows[i]->logits == rows[0]->logits + (size_t)i * v;
+	float *to = in_place ? rows[0]->logits : s->staged;
+	preparation p = {.x = s->x + (size_t)from * e, .norm = a->m->output_norm, .normed = s->y};
+	a->n = n;
+	multiply(a, p, (product[]){{&a->m->output, to}}, 1);
+	for (int i = 0; i < n; i++) {
+		if (!in_place)
+			memcpy(rows[i]->logits, to + (size_t)i * v, v * sizeof *to);
+		if (a->h->softcap > 0)
+			soft_cap(rows[i]->logits, v, (double)a->h->softcap);
+	}
+}
+
 /* Logits of the rows that want them: those rows are moved together first. last: what is left to
  * do to x. */
 static void finish(pass *a, const preparation *last)
 {
 	size_t e = a->h->n_embd, v = a->h->n_vocab;
 	int wanted = 0, n = a->n;
-	bool in_place = true; /* all wanted logits lie one after the other */
-	float *first = NULL;
+	const pal__row *rows[PAL_MAX_BATCH];
+	bool in_place = true;
 	for (int i = 0; i < n; i++) {
 		if (!a->rows[i].logits)
 			continue;
 		prepare_rows(last, (size_t)i, (size_t)i + 1);
-		first = first ? first : a->rows[i].logits;
-		in_place = in_place && a->rows[i].logits == first + (size_t)wanted * v;
 		memmove(a->s->x + (size_t)wanted * e, a->s->x + (size_t)i * e, e * sizeof(float));
+		rows[wanted] = &a->rows[i];
+		in_place = in_place && rows[wanted]->logits == rows[0]->logits + (size_t)wanted * v;
 		wanted++;
 	}
-	if (!wanted)
-		return;
-	preparation p = {.x = a->s->x, .norm = a->m->output_norm, .normed = a->s->y};
-	if (in_place) {
-		a->n = wanted;
-		multiply(a, p, (product[]){{&a->m->output, first}}, 1);
-	}
-	for (int i = 0, at = 0; i < n; i++) {
-		if (!a->rows[i].logits)
-			continue;
-		if (!in_place) {
-			a->n = 1;
-			p.x = a->s->x + (size_t)at++ * e;
-			multiply(a, p, (product[]){{&a->m->output, a->rows[i].logits}}, 1);
-		}
-		if (a->h->softcap > 0)
-			soft_cap(a->rows[i].logits, v, (double)a->h->softcap);
-	}
+	int most = in_place ? wanted : a->s->staged ? a->s->n_staged : 1;
+	for (int at = 0; at < wanted; at += most)
+		make_logits(a, rows + at, at, wanted - at < most ? wanted - at : most);
 }
 
 static bool sees_far(const pal__row *rows, int n)
@@ -558,6 +563,10 @@ static bool sees_far(const pal__row *rows, int n)
 
 void pal__forward(pal_model *m, pal__scratch *s, const pal__row *rows, int n, const pal__tap *tap)
 {
+	if (s->batcher) {
+		pal__batcher_forward(s, rows, n, tap);
+		return;
+	}
 	pass a = {m, &m->h, m->kernels, s, rows, n, sees_far(rows, n), tap};
 	size_t end = tap && tap->n_layers ? tap->n_layers : m->h.n_layers;
 	assert(n >= 1 && n <= s->n_rows);

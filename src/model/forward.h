@@ -20,7 +20,7 @@ typedef struct {
 	float *logits; /* [n_vocab] where they go, or NULL: not wanted */
 } pal__row;
 
-typedef struct {
+typedef struct pal__scratch {
 	int n_rows;               /* capacity */
 	float *x, *y;             /* [n][n_embd]: the residual stream; a layer's input or output */
 	float *q, *k, *v, *mixed; /* [n][heads * head_dim] */
@@ -30,6 +30,14 @@ typedef struct {
 	void *panels;     /* activations */
 	uint8_t *workers; /* per thread: attention's running sums */
 	size_t worker_bytes;
+	/* Where logits that go to many places are made first, [n_staged][n_vocab]; or NULL. */
+	float *staged;
+	int n_staged;
+	/* Not NULL: it has no memory, but stands for the batcher's (model/batcher.h). */
+	struct pal__batcher *batcher;
+	uint64_t served;       /* rows that the batcher has computed for it */
+	bool awaited, waiting; /* of a member: others wait for it; it waits for its pass */
+	struct pal__scratch *next;
 } pal__scratch;
 
 /* Looks into a forward pass, and can make it stop early. */
@@ -50,6 +58,11 @@ void pal__scratch_init(pal__scratch *s, const pal_model *m, int n_rows, pal__are
  * or NULL. Afterwards s->x starts with the last residual streams [wanted][n_embd], before the
  * output norm, of the rows whose logits were wanted, in their order. */
 void pal__forward(pal_model *m, pal__scratch *s, const pal__row *rows, int n, const pal__tap *tap);
+
+/* The scratch to work in by hand: s itself, or the batcher's, which nobody else uses until
+ * pal__scratch_leave. In between no pass may be asked for. */
+pal__scratch *pal__scratch_enter(pal__scratch *s);
+void pal__scratch_leave(pal__scratch *s);
 
 /* The bare products s->k and s->v of a layer whose input of n rows is in s->x, to the bit as
  * pal__forward makes them. Changes s->y. */

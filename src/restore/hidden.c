@@ -147,21 +147,11 @@ static void fill_row(void *arg, size_t row, int worker)
 	}
 }
 
-pal_status pal__hidden_fill(pal__hidden *x, pal__site *s, const pal__span *span, pal_error *err)
+/* All layers of a span; s->scratch is nobody else's. */
+static pal_status fill_layers(pal__hidden *x, pal__site *s, const pal__span *span, pal_error *err)
 {
-	const pal__kv_shape *shape = &s->kv->shape;
-	if (span->from / BLOCK < x->first)
-		return pal__fail(err, PAL_ELIMIT,
-				 "the hidden states of positions up to %lld have been dropped",
-				 (long long)x->first * BLOCK - 1);
-	if (span->from < x->doubt_end && span->end > x->doubt_from)
-		return pal__fail(err, PAL_ELIMIT,
-				 "the hidden states of positions %lld to %lld are of a question "
-				 "that was taken back",
-				 (long long)x->doubt_from, (long long)x->doubt_end - 1);
-	pal__put_begin(s, span);
 	for (size_t i = 0; i < s->kv->main.n_layers; i++) {
-		size_t layer = pal__kv_main_layer(shape, i);
+		size_t layer = pal__kv_main_layer(&s->kv->shape, i);
 		for (int64_t pos = span->from; pos < span->end;) {
 			int64_t end = pos + s->n_batch < span->end ? pos + s->n_batch : span->end;
 			pal_status status = read_inputs(x, s, i, pos, end, err);
@@ -174,4 +164,23 @@ pal_status pal__hidden_fill(pal__hidden *x, pal__site *s, const pal__span *span,
 		}
 	}
 	return PAL_OK;
+}
+
+pal_status pal__hidden_fill(pal__hidden *x, pal__site *s, const pal__span *span, pal_error *err)
+{
+	if (span->from / BLOCK < x->first)
+		return pal__fail(err, PAL_ELIMIT,
+				 "the hidden states of positions up to %lld have been dropped",
+				 (long long)x->first * BLOCK - 1);
+	if (span->from < x->doubt_end && span->end > x->doubt_from)
+		return pal__fail(err, PAL_ELIMIT,
+				 "the hidden states of positions %lld to %lld are of a question "
+				 "that was taken back",
+				 (long long)x->doubt_from, (long long)x->doubt_end - 1);
+	pal__put_begin(s, span);
+	pal__site by_hand = *s;
+	by_hand.scratch = pal__scratch_enter(s->scratch);
+	pal_status status = fill_layers(x, &by_hand, span, err);
+	pal__scratch_leave(s->scratch);
+	return status;
 }

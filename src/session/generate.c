@@ -8,6 +8,7 @@
  *    complete first counts, and of several complete at the same byte the longest.
  *  - Everything is allocated before the first token.
  */
+#include <math.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -136,20 +137,56 @@ struct generation {
 	const int32_t
 		*along; /* [n_along] what comes, of which n_tokens have; NULL: what is sampled */
 	size_t n_along;
+	pal_logprob chosen, top[PAL_MAX_LOGPROBS]; /* of the last next(), if asked for */
+	int n_top;
 	bool done;
 	pal_status status; /* of a token */
 	pal_error *err;
 };
 
+/* Joins the likeliest so far, most likely first; of equal ones the smaller id. */
+static void rank(struct generation *g, int32_t id, float logit)
+{
+	int most = g->t.options->n_logprobs, at = g->n_top;
+	if (at == most && (!at || !(logit > g->top[at - 1].logprob)))
+		return;
+	at -= at == most;
+	for (; at > 0 && logit > g->top[at - 1].logprob; at--)
+		g->top[at] = g->top[at - 1];
+	g->top[at] = (pal_logprob){id, logit};
+	g->n_top += g->n_top < most;
+}
+
+/* Of the model's own distribution: what is told, and decides nothing. */
+static void tell_logprobs(struct generation *g, int32_t id)
+{
+	const float *x = pal_session_logits(g->s);
+	size_t n = g->s->model->h.n_vocab;
+	float most = x[pal__largest(x, n)];
+	double sum = 0;
+	g->n_top = 0;
+	for (size_t i = 0; i < n; i++) {
+		sum += x[i] <= most ? pal__exp_neg((double)x[i] - (double)most) : 0;
+		rank(g, (int32_t)i, x[i]);
+	}
+	double total = (double)most + log(sum);
+	for (int i = 0; i < g->n_top; i++)
+		g->top[i].logprob = (float)((double)g->top[i].logprob - total);
+	g->chosen = (pal_logprob){id, (float)((double)x[id] - total)};
+}
+
 /* -1: there is none. */
 static int32_t next(void *user)
 {
-	const struct generation *g = user;
+	struct generation *g = user;
 	size_t n = (size_t)g->result.n_tokens;
 	if (g->along)
 		return n < g->n_along ? g->along[n] : -1;
-	return pal__sample(g->sampler, pal_session_logits(g->s), pal_session_log(g->s),
-			   pal_session_length(g->s));
+	int32_t id = pal__sample(g->sampler, pal_session_logits(g->s), pal_session_log(g->s),
+				 pal_session_length(g->s));
+	if (g->t.options->on_logprobs)
+		tell_logprobs(g, id);
+	return id;
 }
 
 /* A token has joined the log. */
@@ -160,6 +197,8 @@ static bool kept(void *user, int32_t id)
 	size_t from = g->t.n_text;
 	g->result.n_tokens++;
 	g->done = true;
+	if (o->on_logprobs && !g->along)
+		o->on_logprobs(o->user, g->chosen, g->top, g->n_top);
 	if (!pal__detok_feed(&g->t.detok, id, g->t.text, g->t.cap, &g->t.n_text)) {
 		g->status =
 			pal__fail(g->err, PAL_ELIMIT, "token %d: its text is longer than %d bytes",
@@ -233,7 +272,8 @@ static pal_status generate(struct generation *g, pal_error *err)
 	g->result.stop = PAL_STOP_LIMIT;
 	if (g->t.options->drafter)
 		pal__drafter_begin(g->t.options->drafter);
-	pal_status status = pal_session_restore(g->s, err);
+	bool resume = g->t.options->resume;
+	pal_status status = resume ? PAL_OK : pal_session_restore(g->s, err);
 	while (!status && !g->done)
 		status = step(g, err);
 	if (!status && g->result.stop != PAL_STOP_STRING && g->result.stop != PAL_STOP_CANCELLED)
@@ -250,6 +290,9 @@ static pal_status prepare(pal_session *s, const pal_generate_options *o, struct 
 				 "%lld tokens to generate: must be 0 (until the "
 				 "context is full) or more",
 				 (long long)o->max_tokens);
+	if (o->n_logprobs < 0 || o->n_logprobs > PAL_MAX_LOGPROBS)
+		return pal__fail(err, PAL_EINVAL, "%d likeliest tokens: 0 to %d are possible",
+				 o->n_logprobs, PAL_MAX_LOGPROBS);
 	if (!pal_session_logits(s))
 		return pal__fail(err, PAL_EINVAL, "nothing to go on from: append a token first");
 	if (o->drafter && o->drafter->model != pal__session_model(s))

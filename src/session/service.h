@@ -2,7 +2,7 @@
  *
  * Whoever has a request (HTTP, gRPC) brings the thread that runs it and blocks in
  * pal__service_run; forward passes of requests that run at the same time are joined in one
- * (session/engine.h). What a request appends, and every 32 tokens that it generates, are committed
+ * (model/batcher.h). What a request appends, and every 32 tokens that it generates, are committed
  * to the store (session/store.h) before it goes on.
  *
  * Invariants:

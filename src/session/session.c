@@ -13,6 +13,7 @@ typedef struct {
 	pal_session_options o;
 	pal__kv_shape kv;
 	bool bounded, restores, all_heads;
+	pal__batcher *batcher;  /* or NULL: it has a scratch of its own */
 	size_t kv_bytes, other; /* other: scratch, log, rows, logits, restoration */
 } needs;
 
@@ -26,10 +27,11 @@ static pal__site site_of(pal_model *m, const needs *n, pal__kv *kv)
 			   .all_heads = n->all_heads};
 }
 
-static pal_status measure(const pal_model *m, const pal_session_options *options, bool all_heads,
-			  needs *out, pal_error *err)
+/* out: with all_heads and engine. */
+static pal_status measure(const pal_model *m, const pal_session_options *options, needs *out,
+			  pal_error *err)
 {
-	needs n = {.all_heads = all_heads};
+	needs n = {.all_heads = out->all_heads, .batcher = out->batcher};
 	pal_status status = pal__session_plan(m, options, &n.o, &n.kv, err);
 	if (status != PAL_OK)
 		return status;
@@ -38,7 +40,8 @@ static pal_status measure(const pal_model *m, const pal_session_options *options
 	size_t row = m->h.n_vocab * sizeof(float);
 	size_t log = n.bounded ? 0 : (size_t)n.o.n_ctx * sizeof(int32_t);
 	size_t parts[] = {log, row, row, (size_t)n.o.n_batch * sizeof(pal__row)};
-	bool fits = pal__kv_need(&n.kv, &n.kv_bytes) && pal__scratch_need(m, n.o.n_batch, &n.other);
+	bool fits = pal__kv_need(&n.kv, &n.kv_bytes) &&
+		    (n.batcher || pal__scratch_need(m, n.o.n_batch, &n.other));
 	for (size_t i = 0; fits && i < sizeof parts / sizeof parts[0]; i++)
 		fits = pal__add_size(n.other, pal__arena_need(parts[i]), &n.other);
 	if (fits && n.restores) {
@@ -64,12 +67,22 @@ pal_status pal_session_need(const pal_model *model, const pal_session_options *o
 			    uint64_t *kv_bytes, uint64_t *scratch_bytes, pal_error *err)
 {
 	needs n = {0};
-	pal_status s = measure(model, options, false, &n, err);
+	pal_status s = measure(model, options, &n, err);
 	if (s != PAL_OK)
 		return s;
 	*kv_bytes = n.kv_bytes;
 	*scratch_bytes = n.other;
 	return PAL_OK;
+}
+
+pal_status pal__session_need_on(pal__batcher *e, const pal_model *m,
+				const pal_session_options *options, size_t *bytes, pal_error *err)
+{
+	needs n = {.batcher = e};
+	pal_status s = measure(m, options, &n, err);
+	if (!s && !pal__add_size(n.kv_bytes, n.other, bytes))
+		s = pal__fail(err, PAL_ELIMIT, "the session is too large for this machine");
+	return s;
 }
 
 /* The memory that every session touches soon, and of K/V what some hundred tokens need, is made
@@ -124,7 +137,10 @@ static pal_status fill_in(pal_session *s, const needs *n, pal_error *err)
 {
 	size_t row = s->model->h.n_vocab * sizeof *s->logits;
 	pal__kv_init(&s->kv, &n->kv, &s->arena);
-	pal__scratch_init(&s->scratch, s->model, s->n_batch, &s->arena);
+	if (n->batcher)
+		s->scratch = pal__batcher_scratch(n->batcher, s->n_batch);
+	else
+		pal__scratch_init(&s->scratch, s->model, s->n_batch, &s->arena);
 	if (!s->bounded)
 		s->log = pal__arena_take(&s->arena, (size_t)s->n_ctx * sizeof *s->log);
 	s->logits = pal__arena_take(&s->arena, row);
@@ -144,11 +160,10 @@ static pal_status fill_in(pal_session *s, const needs *n, pal_error *err)
 	return status;
 }
 
-static pal_status open_session(pal_model *model, const pal_session_options *options, bool all_heads,
+static pal_status open_session(pal_model *model, const pal_session_options *options, needs n,
 			       pal_session **out, pal_error *err)
 {
-	needs n = {0};
-	pal_status status = measure(model, options, all_heads, &n, err);
+	pal_status status = measure(model, options, &n, err);
 	if (status != PAL_OK)
 		return status;
 	if (model->no_weights)
@@ -183,13 +198,19 @@ static pal_status open_session(pal_model *model, const pal_session_options *opti
 pal_status pal_session_open(pal_model *model, const pal_session_options *options, pal_session **out,
 			    pal_error *err)
 {
-	return open_session(model, options, false, out, err);
+	return open_session(model, options, (needs){0}, out, err);
+}
+
+pal_status pal__session_open_on(pal__batcher *e, pal_model *m, const pal_session_options *options,
+				pal_session **out, pal_error *err)
+{
+	return open_session(m, options, (needs){.batcher = e}, out, err);
 }
 
 pal_status pal__session_open_all(pal_model *model, const pal_session_options *options,
 				 pal_session **out, pal_error *err)
 {
-	return open_session(model, options, true, out, err);
+	return open_session(model, options, (needs){.all_heads = true}, out, err);
 }
 
 pal_status pal__session_ask_heads(pal_session *s, void (*at)(void *user, const pal__look *look),

@@ -13,6 +13,7 @@
 #ifndef PAL_SESSION_SESSION_H
 #define PAL_SESSION_SESSION_H
 
+#include "model/batcher.h"
 #include "restore/lexical.h"
 #include "restore/restore.h"
 
@@ -43,6 +44,12 @@ struct pal_session {
 };
 
 pal_model *pal__session_model(const pal_session *s);
+
+/* pal_session_open and pal_session_need for sessions whose passes a batcher joins. */
+pal_status pal__session_open_on(pal__batcher *e, pal_model *m, const pal_session_options *options,
+				pal_session **out, pal_error *err);
+pal_status pal__session_need_on(pal__batcher *e, const pal_model *m,
+				const pal_session_options *options, size_t *bytes, pal_error *err);
 
 /* The options with defaults and budget worked out, and the K/V they make. */
 pal_status pal__session_plan(const pal_model *m, const pal_session_options *options,

@@ -37,7 +37,7 @@ static void stand_at(const checking *c, size_t i)
 	s->logits = c->rows + i * s->model->h.n_vocab;
 	s->has_logits = true;
 	s->settled = false;
-	s->hidden = s->scratch.x + i * s->model->h.n_embd;
+	s->hidden = s->scratch.batcher ? NULL : s->scratch.x + i * s->model->h.n_embd;
 	s->restore.index.q_end = s->length;
 }
 

@@ -1,0 +1,75 @@
+/* What the files of the service share (session/service.h): its table of sessions.
+ *
+ * Invariants:
+ *  - `lock` guards the table and every field of a live session but those that are its user's: the
+ *    thread that set `busy` has `s`, `drafter` and the record until it takes `busy` back.
+ *  - `shown` is what others are told of a session; its user sets it, under the lock.
+ */
+#ifndef PAL_SESSION_LIVE_H
+#define PAL_SESSION_LIVE_H
+
+#include <pthread.h>
+
+#include "session/session.h"
+#include "session/store.h"
+
+typedef struct {
+	pal__record r;
+	pal_session *s;       /* NULL: not loaded */
+	pal_drafter *drafter; /* or NULL */
+	bool busy, parked;    /* parked: loaded, but its memory is in a file */
+	double used;          /* pal__now() */
+	int64_t committed;    /* of the log and the events */
+	uint64_t n_committed_events;
+	pal_session_stats shown;
+	pal__memory_view view;
+} pal__live;
+
+/* A request that waits for room. */
+typedef struct pal__waiter {
+	size_t need;
+	bool granted;
+	struct pal__waiter *next;
+} pal__waiter;
+
+struct pal__service {
+	pal_model *model;
+	pal__service_options o;
+	pal_drafter_options drafting;
+	pal__batcher *batcher;
+	pthread_mutex_t lock;
+	pthread_cond_t changed; /* something was given back */
+	pal__live **all;        /* [n] */
+	size_t n, cap;
+	size_t session_bytes; /* that a loaded one takes */
+	uint64_t base_bytes;  /* what the process had before the first */
+	uint64_t held;        /* session_bytes of those that are loaded and not parked */
+	pal__waiter *queue;
+	int n_running, n_waiting;
+	bool draining;
+	atomic_bool stop; /* requests that run end at the next token */
+	pal__service_counts counts;
+};
+
+double pal__wall(void); /* seconds since 1970 */
+
+/* With the lock held. */
+pal__live *pal__service_find(pal__service *v, const char *id, uint64_t owner);
+pal_status pal__service_add(pal__service *v, const pal__create *c, pal__live **out, pal_error *err);
+void pal__service_remove(pal__service *v, pal__live *l);
+void pal__service_show(pal__live *l); /* its user alone */
+
+/* A session for its user: found, or an error, and busy from then on. */
+pal_status pal__service_take(pal__service *v, const char *id, uint64_t owner, pal__live **out,
+			     pal_error *err);
+void pal__service_give(pal__service *v, pal__live *l);
+
+/* Makes the session that the caller has resident, when there is room for it. report: queue_s,
+ * load_s, retry_after_s. */
+pal_status pal__service_load(pal__service *v, pal__live *l, const pal__job *job,
+			     pal__report *report, pal_error *err);
+
+/* Commits what the session has; the caller has it. */
+pal_status pal__service_commit(pal__service *v, pal__live *l, pal_error *err);
+
+#endif
