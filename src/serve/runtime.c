@@ -148,7 +148,7 @@ static void check(struct call *c, const pal__session_info *before, int64_t added
 	if (pal__service_info(c->r->service, before->id, c->rpc->owner, &now, NULL))
 		return; /* deleted by now */
 	int64_t length = before->stats.length + added;
-	bool inv1 = now.stats.resident > now.budget_positions;
+	bool inv1 = now.budget_positions && now.stats.resident > now.budget_positions;
 	bool inv2 = now.turns == before->turns + 1 && now.stats.length != length;
 	if (!inv1 && !inv2)
 		return;

@@ -284,7 +284,7 @@ static void ends_early(void **state)
 	played.fail_after = 0;
 	assert_int_equal(info(id).history_length, 7);
 	assert_int_equal(generate(id, 1), GRPC_STATUS_OK);
-	expect_stream(8, 1, KAKEYA__V1__GENERATE_DONE__STOP_REASON__STOP_REASON_MAX_TOKENS);
+	expect_stream(9, 1, KAKEYA__V1__GENERATE_DONE__STOP_REASON__STOP_REASON_MAX_TOKENS);
 	assert_int_equal(info(id).cache_invariant_inv2_violations, 0);
 }
 
