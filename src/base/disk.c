@@ -108,6 +108,25 @@ pal_status pal__disk_read(const pal__disk *d, void *to, size_t n, uint64_t at, p
 	return PAL_OK;
 }
 
+pal_status pal__disk_copy(const pal__disk *from, pal__disk *to, pal_error *err)
+{
+	off_t in = 0, out = 0;
+	while ((uint64_t)in < from->bytes) {
+		ssize_t k = -1;
+		errno = EIO;
+		if (!injected())
+			k = copy_file_range(from->fd, &in, to->fd, &out,
+					    (size_t)(from->bytes - (uint64_t)in), 0);
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k <= 0)
+			return pal__fail(err, PAL_EIO, "%s: copying byte %lld: %s", to->what,
+					 (long long)in, k ? strerror(errno) : "the file ends");
+	}
+	to->bytes = from->bytes;
+	return PAL_OK;
+}
+
 void pal__disk_forget(pal__disk *d, uint64_t at, uint64_t n)
 {
 	(void)!fallocate(d->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)n);

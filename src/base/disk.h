@@ -28,6 +28,9 @@ void pal__disk_close(pal__disk *d); /* fine on PAL__NO_DISK */
 pal_status pal__disk_write(pal__disk *d, const void *from, size_t n, uint64_t at, pal_error *err);
 pal_status pal__disk_read(const pal__disk *d, void *to, size_t n, uint64_t at, pal_error *err);
 
+/* All of `from` to an empty file. */
+pal_status pal__disk_copy(const pal__disk *from, pal__disk *to, pal_error *err);
+
 /* Gives the bytes [at, at + n) back to the system; they read as zeros, or as they were. */
 void pal__disk_forget(pal__disk *d, uint64_t at, uint64_t n);
 

@@ -127,6 +127,7 @@ pal_status pal__index_init(pal__index *x, pal__arena *arena, const char *dir, pa
 	size_t bytes;
 	lay_out(x, arena, &bytes);
 	assert(x->wave);
+	x->dir = dir;
 	return pal__disk_open(&x->disk, dir, "the selection index", err);
 }
 
@@ -207,6 +208,129 @@ pal_status pal__index_keep(pal__index *x, const pal__kv *kv, int64_t end, pal_er
 			return s;
 	}
 	x->end = end > x->end ? end : x->end;
+	return PAL_OK;
+}
+
+/* --- moving ----------------------------------------------------------------------- */
+
+#define ROWS_BYTES (PAL__TILE_ROWS * (PAL__KV_MAX_DIM / 32) * Q4_BYTES)
+
+/* A tile's shape, in the scratch. */
+static pal__matrix one_tile(const pal__index *x)
+{
+	pal__matrix one = x->tile;
+	one.n_rows = PAL__TILE_ROWS;
+	one.n_tiles = 1;
+	one.data = x->workers;
+	return one;
+}
+
+static size_t row_bytes(const pal__index *x)
+{
+	return x->tile.n_blocks * Q4_BYTES;
+}
+
+/* A tile of a pair as rows [PAL__TILE_ROWS][row_bytes]. */
+static pal_status read_rows(pal__index *x, size_t tile, size_t pair, uint8_t *rows, pal_error *err)
+{
+	pal__matrix one = one_tile(x);
+	pal_status s =
+		pal__disk_read(&x->disk, one.data, one.tile_bytes, tile_at(x, tile, pair), err);
+	for (size_t row = 0; !s && row < PAL__TILE_ROWS; row++)
+		for (size_t b = 0; b < one.n_blocks; b++)
+			pal__matrix_block(&one, row, b, rows + row * row_bytes(x) + b * Q4_BYTES);
+	return s;
+}
+
+static pal_status write_rows(pal__index *x, pal__disk *to, size_t tile, size_t pair,
+			     const uint8_t *rows, pal_error *err)
+{
+	pal__matrix one = one_tile(x);
+	pal__matrix_pack_tile(&one, 0, rows, NULL);
+	return pal__disk_write(to, one.data, one.tile_bytes, tile_at(x, tile, pair), err);
+}
+
+pal_status pal__index_put(pal__index *x, const pal__kv *kv, int64_t at, int64_t pos, int64_t n,
+			  pal_error *err)
+{
+	const pal__hparams *h = &x->m->h;
+	float angles[PAL__MAX_HEAD_DIM], k[PAL__KV_MAX_DIM], v[PAL__KV_MAX_DIM];
+	uint8_t rows[ROWS_BYTES];
+	pal_status s = PAL_OK;
+	for (int64_t tile = pos / PAL__TILE_ROWS; !s && tile * PAL__TILE_ROWS < pos + n; tile++)
+		for (size_t p = 0; !s && p < x->n_pairs; p++) {
+			int64_t from = tile * PAL__TILE_ROWS, end = from + PAL__TILE_ROWS;
+			s = read_rows(x, (size_t)tile, p, rows, err);
+			from = from > pos ? from : pos;
+			end = end < pos + n ? end : pos + n;
+			for (int64_t i = from; !s && i < end; i++) {
+				pal__angles(x->m, at + i - pos, 1, angles);
+				pal__take(x->m, kv, angles, x->pairs[p].layer, x->pairs[p].head,
+					  at + i - pos, k, v);
+				to_q4(k, h->head_dim, x->tile.n_cols,
+				      rows + (size_t)(i % PAL__TILE_ROWS) * row_bytes(x));
+			}
+			if (!s)
+				s = write_rows(x, &x->disk, (size_t)tile, p, rows, err);
+		}
+	return s;
+}
+
+typedef struct {
+	int64_t position, n_old, n_new, end; /* end: of the new ones */
+} move;
+
+/* Tile `tile` of a pair as it is after the move: its rows stood in one or two tiles before, which
+ * cache[2] has if their numbers are held[2]. */
+static pal_status moved_rows(pal__index *x, const move *v, int64_t tile, size_t pair,
+			     uint8_t cache[2][ROWS_BYTES], int64_t held[2], uint8_t *rows,
+			     pal_error *err)
+{
+	memset(rows, 0, PAL__TILE_ROWS * row_bytes(x));
+	for (int64_t i = 0; i < PAL__TILE_ROWS; i++) {
+		int64_t pos = tile * PAL__TILE_ROWS + i, was = pos;
+		if (pos >= v->end)
+			break;
+		if (pos >= v->position + v->n_new)
+			was = pos - v->n_new + v->n_old;
+		else if (pos >= v->position + v->n_old)
+			continue;
+		int64_t from = was / PAL__TILE_ROWS;
+		size_t slot = (size_t)from % 2;
+		if (held[slot] != from) {
+			held[slot] = -1;
+			pal_status s = read_rows(x, (size_t)from, pair, cache[slot], err);
+			if (s)
+				return s;
+			held[slot] = from;
+		}
+		memcpy(rows + (size_t)i * row_bytes(x),
+		       cache[slot] + (size_t)(was % PAL__TILE_ROWS) * row_bytes(x), row_bytes(x));
+	}
+	return PAL_OK;
+}
+
+pal_status pal__index_move(pal__index *x, int64_t position, int64_t n_old, int64_t n_new,
+			   int64_t end, pal_error *err)
+{
+	uint8_t cache[2][ROWS_BYTES], rows[ROWS_BYTES];
+	pal__disk to = PAL__NO_DISK;
+	pal_status s = pal__disk_open(&to, x->dir, "the selection index", err);
+	move v = {position, n_old, n_new, end - n_old + n_new};
+	for (size_t pair = 0; !s && pair < x->n_pairs; pair++) {
+		int64_t held[2] = {-1, -1};
+		for (int64_t tile = 0; !s && tile * PAL__TILE_ROWS < v.end; tile++) {
+			s = moved_rows(x, &v, tile, pair, cache, held, rows, err);
+			if (!s)
+				s = write_rows(x, &to, (size_t)tile, pair, rows, err);
+		}
+	}
+	if (s) {
+		pal__disk_close(&to);
+		return s;
+	}
+	pal__disk_close(&x->disk);
+	x->disk = to;
 	return PAL_OK;
 }
 

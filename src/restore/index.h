@@ -38,6 +38,7 @@ typedef struct {
 typedef struct {
 	pal_model *m;
 	pal__disk disk;
+	const char *dir; /* of the file, as pal__disk_open takes it */
 	size_t n_heads, n_pairs;
 	size_t at_once; /* heads that are scored at once; all but for calibration */
 	pal__qhead heads[PAL__INDEX_HEADS];
@@ -76,6 +77,15 @@ void pal__index_close(pal__index *x);
 
 /* Adds positions up to `end`, which kv still has. */
 pal_status pal__index_keep(pal__index *x, const pal__kv *kv, int64_t end, pal_error *err);
+
+/* Positions [pos, pos + n), below `end`, anew: rows [at, at + n) of another K/V. */
+pal_status pal__index_put(pal__index *x, const pal__kv *kv, int64_t at, int64_t pos, int64_t n,
+			  pal_error *err);
+
+/* What the positions [0, end) of the file say, for a log in which n_old tokens at `position` are
+ * n_new: those behind are moved, and the new ones' are to be put. On failure all is as it was. */
+pal_status pal__index_move(pal__index *x, int64_t position, int64_t n_old, int64_t n_new,
+			   int64_t end, pal_error *err);
 
 /* For a tap: keeps the query vectors of the last rows of a forward pass over n positions from pos
  * on. Behind a gap those before are forgotten. */

@@ -138,6 +138,13 @@ static void unpack_item(void *arg, size_t item, int worker)
 	}
 }
 
+void pal__spill_doubt(pal__spill *x, int64_t from, int64_t end)
+{
+	bool none = x->doubt_from == x->doubt_end;
+	x->doubt_from = none || from < x->doubt_from ? from : x->doubt_from;
+	x->doubt_end = none || end > x->doubt_end ? end : x->doubt_end;
+}
+
 pal_status pal__spill_fill(pal__spill *x, pal__site *s, const pal__span *span, pal_error *err)
 {
 	size_t items = s->kv->main.n_layers * s->m->h.n_kv_heads;
@@ -145,6 +152,11 @@ pal_status pal__spill_fill(pal__spill *x, pal__site *s, const pal__span *span, p
 		return pal__fail(err, PAL_ELIMIT,
 				 "the spill file ends at position %lld, before %lld",
 				 (long long)x->end, (long long)span->end);
+	if (span->from < x->doubt_end && span->end > x->doubt_from)
+		return pal__fail(err, PAL_ELIMIT,
+				 "positions %lld to %lld of the spill file are of a log that was "
+				 "changed",
+				 (long long)x->doubt_from, (long long)x->doubt_end - 1);
 	pal__put_begin(s, span);
 	for (int64_t pos = span->from; pos < span->end;) {
 		int64_t record = pos / PAL__SPILL_ROWS, end = (record + 1) * PAL__SPILL_ROWS;

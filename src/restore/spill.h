@@ -22,6 +22,7 @@ typedef struct {
 	int64_t capacity;               /* records; INT64_MAX: no limit */
 	int64_t end;                    /* positions written */
 	int64_t first;                  /* record: those before it are dropped */
+	int64_t doubt_from, doubt_end;  /* positions whose records are of another log */
 	uint8_t *record;                /* scratch */
 	float *angles;
 } pal__spill;
@@ -38,7 +39,11 @@ void pal__spill_close(pal__spill *x);
 pal_status pal__spill_keep(pal__spill *x, const pal__site *s, int64_t end, uint64_t *dropped,
 			   pal_error *err);
 
-/* Errors: PAL_EIO; PAL_EFORMAT (a record is damaged); PAL_ELIMIT (the budget dropped it). */
+/* Positions [from, end) are no longer those that were written. */
+void pal__spill_doubt(pal__spill *x, int64_t from, int64_t end);
+
+/* Errors: PAL_EIO; PAL_EFORMAT (a record is damaged); PAL_ELIMIT (the budget dropped it, or it is
+ * in doubt). */
 pal_status pal__spill_fill(pal__spill *x, pal__site *s, const pal__span *span, pal_error *err);
 
 #endif

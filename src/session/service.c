@@ -133,7 +133,7 @@ static pal_status new_id(char *id, pal_error *err)
 	uint8_t random[16];
 	if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
 		return pal__fail(err, PAL_EIO, "no random bytes: %s", strerror(errno));
-	strcpy(id, "sess-");
+	memcpy(id, "sess-", 5);
 	for (size_t i = 0; i < sizeof random; i++)
 		snprintf(id + 5 + 2 * i, 3, "%02x", random[i]);
 	return PAL_OK;

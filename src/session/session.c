@@ -181,7 +181,8 @@ static pal_status open_session(pal_model *model, const pal_session_options *opti
 	s->bounded = n.bounded;
 	s->restores = n.restores;
 	s->scratch_bytes = n.other;
-	s->log_file = s->event_file = s->restore.index.disk = PAL__NO_DISK;
+	s->log_file = s->event_file = s->change_file = s->change_ids = s->parked = PAL__NO_DISK;
+	s->restore.index.disk = PAL__NO_DISK;
 	s->restore.spill.disk = s->restore.hidden.disk = PAL__NO_DISK;
 	status = pal__arena_init(&s->arena, bytes, "the session", err);
 	if (!status)
@@ -228,6 +229,9 @@ void pal_session_close(pal_session *s)
 		munmap(s->log, (size_t)s->n_ctx * sizeof *s->log);
 	pal__disk_close(&s->log_file);
 	pal__disk_close(&s->event_file);
+	pal__disk_close(&s->change_file);
+	pal__disk_close(&s->change_ids);
+	pal__disk_close(&s->parked);
 	if (s->restores)
 		pal__restore_close(&s->restore);
 	pal__arena_free(&s->arena);
@@ -450,45 +454,70 @@ static void empty(pal_session *s)
 	s->written = 0;
 	s->restore.kept = s->restore.index.end = s->restore.spill.end = 0;
 	s->restore.hidden.doubt_from = s->restore.hidden.doubt_end = 0;
+	s->restore.spill.doubt_from = s->restore.spill.doubt_end = 0;
 	s->restore.n_chunks = 0;
 	pal__index_restart(&s->restore.index, 0);
 }
 
-/* Log and events once more, from the start. */
-static pal_status replay(pal_session *s, pal_error *err)
+/* Log and events from where the session is, up to `end` tokens and event n_events; *i: the next. */
+static pal_status play(pal_session *s, int64_t end, uint64_t *i, uint64_t n_events, pal_error *err)
 {
-	int64_t end = s->length;
 	pal_status status = PAL_OK;
-	empty(s);
-	s->length = 0;
-	for (uint64_t i = 0; !status && s->length < end;) {
+	while (!status && (s->length < end || *i < n_events)) {
 		pal_event e = {.position = end};
-		if (i < s->n_events)
-			status = pal_session_event(s, i, &e, err);
+		if (*i < n_events)
+			status = pal_session_event(s, *i, &e, err);
 		pal__reading r = {.ids = s->log + s->length,
 				  .n = (size_t)(e.position - s->length),
 				  .replay = true};
 		if (!status && r.n)
 			status = pal__session_read(s, &r, err);
 		s->length = e.position;
-		for (; !status && i < s->n_events && e.position == s->length; i++) {
-			pal__recalling again = {.at = e.position,
-						.reread = e.reread,
-						.chunks = e.chunks,
-						.sources = e.sources,
-						.n = e.n_chunks,
-						.replay = true};
-			status = pal__session_event(s, &again, err);
-			if (!status && i + 1 < s->n_events)
-				status = pal_session_event(s, i + 1, &e, err);
-		}
+		if (status || *i == n_events)
+			continue;
+		pal__recalling again = {.at = e.position,
+					.reread = e.reread,
+					.chunks = e.chunks,
+					.sources = e.sources,
+					.n = e.n_chunks,
+					.replay = true};
+		status = pal__session_event(s, &again, err);
+		(*i)++;
 	}
+	return status;
+}
+
+/* Log, events and changes once more, from the start. */
+static pal_status replay(pal_session *s, pal_error *err)
+{
+	int64_t end = s->length, length = end;
+	uint64_t event = 0;
+	pal_status status = pal__session_log_of(s, 0, &length, err);
+	empty(s);
+	s->length = 0;
+	for (uint64_t i = 0; !status && i < s->n_changes; i++) {
+		pal__changed c = {0};
+		int32_t *ids = NULL;
+		status = pal__session_changed(s, i, &c, &ids, err);
+		pal__free(ids);
+		if (!status)
+			status = play(s, c.at, &event, c.n_events, err);
+		if (!status)
+			status = pal__session_play_change(s, i, length, err);
+		length += status ? 0 : c.n_new - c.n_old;
+	}
+	if (!status)
+		status = play(s, end, &event, s->n_events, err);
+	if (status && pal__session_log_of(s, s->n_changes, &length, NULL))
+		s->broken = true;
 	s->length = end;
 	return status;
 }
 
 pal_status pal__session_refresh(pal_session *s, pal_error *err)
 {
+	if (s->broken)
+		return pal__fail(err, PAL_EIO, "the session's log could not be put back");
 	if (!s->stale)
 		return PAL_OK;
 	pal_status status = replay(s, err);
@@ -512,6 +541,37 @@ static bool still_has(const pal_session *s, int64_t n)
 	return true;
 }
 
+bool pal__session_cuts(const pal_session *s, int64_t n)
+{
+	pal_event e = {0};
+	if (s->stale || !has_rings(s))
+		return !s->stale;
+	bool none = !s->n_events || !pal_session_event(s, s->n_events - 1, &e, NULL);
+	return none && (!s->n_events || e.position <= n) && still_has(s, n);
+}
+
+/* Events since the last change: those before it stand at places of another log. What has been
+ * changed is truncated by another change, or altogether. */
+static pal_status last_change(pal_session *s, int64_t n, uint64_t *first, pal_error *err)
+{
+	pal__changed c = {0};
+	int32_t *ids = NULL;
+	if (!n)
+		s->n_changes = s->log_version = s->changed_ids = 0;
+	if (!s->n_changes)
+		return PAL_OK;
+	pal_status status = pal__session_changed(s, s->n_changes - 1, &c, &ids, err);
+	pal__free(ids);
+	if (status)
+		return status;
+	*first = c.n_events;
+	if (n < c.at - c.n_old + c.n_new)
+		return pal__fail(err, PAL_EINVAL,
+				 "cannot keep %lld tokens: the log was changed at %lld",
+				 (long long)n, (long long)c.at);
+	return PAL_OK;
+}
+
 pal_status pal_session_truncate(pal_session *s, int64_t n, pal_error *err)
 {
 	if (n < 0 || n > s->length)
@@ -519,9 +579,12 @@ pal_status pal_session_truncate(pal_session *s, int64_t n, pal_error *err)
 				 (long long)n, (long long)s->length);
 	if (n == s->length)
 		return PAL_OK;
-	uint64_t events = s->n_events;
+	uint64_t events = s->n_events, first = 0;
 	pal_event e;
-	for (; events; events--) {
+	pal_status changed = last_change(s, n, &first, err);
+	if (changed)
+		return changed;
+	for (; events > first; events--) {
 		pal_status status = pal_session_event(s, events - 1, &e, err);
 		if (status)
 			return status;

@@ -37,7 +37,11 @@ struct pal_session {
 
 	bool bounded, restores;
 	size_t scratch_bytes;
-	pal__disk log_file, event_file;
+	pal__disk log_file, event_file, change_file, change_ids;
+	uint64_t n_changes, changed_ids; /* changed_ids: bytes in change_ids */
+	uint64_t log_version;            /* changes that the log file has */
+	pal__disk parked;                /* what the arena holds, while it is given back */
+	bool broken;                     /* the log file could not be put back */
 	uint64_t n_events, n_rounds, far_reads;
 	pal__restore restore;
 	double select_s, fill_s, reread_s;
@@ -76,6 +80,49 @@ void pal__session_uncount(pal_session *s, size_t kept, size_t n);
 
 /* next_logits are those of the last position from now on. */
 void pal__session_new_logits(pal_session *s);
+
+/* What stood in the log long before its end is changed (src/session/change.c): n_old tokens at
+ * `position` become ids[n_new]; with n_new 0 and the log's last n_old tokens, it is cut. Whether
+ * that can be done for this session: it restores, has much evicted, and the place is; else the log
+ * is to be truncated, and read again from there. */
+bool pal__session_can_change(const pal_session *s, int64_t position, int64_t n_old, int64_t n_new);
+pal_status pal__session_change(pal_session *s, int64_t position, int64_t n_old, const int32_t *ids,
+			       int64_t n_new, pal_error *err);
+
+typedef struct {
+	int64_t at, position; /* at: the log's length before */
+	uint64_t n_events;    /* before */
+	int64_t n_old, n_new;
+	uint64_t ids_at;
+} pal__changed;
+
+/* Change i and its ids [n_old + n_new], freed by pal__free; the same again, for a replay whose log
+ * file has `total` tokens. */
+pal_status pal__session_changed(const pal_session *s, uint64_t i, pal__changed *out, int32_t **ids,
+				pal_error *err);
+pal_status pal__session_play_change(pal_session *s, uint64_t i, int64_t total, pal_error *err);
+
+/* The log file with the first `version` changes; *length: of it. */
+pal_status pal__session_log_of(pal_session *s, uint64_t version, int64_t *length, pal_error *err);
+
+/* An empty session becomes one that was stored: its log as it is, with n_changes made (ids as
+ * above, change after change), and its events. */
+pal_status pal__session_resume(pal_session *s, const int32_t *log, int64_t n,
+			       const pal_event *events, uint64_t n_events,
+			       const pal__changed *changes, const int32_t *const *ids,
+			       uint64_t n_changes, pal_error *err);
+
+/* The session's memory to a file and back (src/session/park.c). In between nothing else is done
+ * with it but closing it; its log can be read. On failure it is as before. */
+pal_status pal__session_park(pal_session *s, pal_error *err);
+pal_status pal__session_unpark(pal_session *s, pal_error *err);
+
+/* Another session that is as this one is, which is unparked. Scratch of its own, or the batcher
+ * that it is on. */
+pal_status pal__session_copy(pal_session *s, pal_session **out, pal_error *err);
+
+/* Whether a truncation to n tokens leaves K/V that need no replay. */
+bool pal__session_cuts(const pal_session *s, int64_t n);
 
 /* Makes a stale session whole. */
 pal_status pal__session_refresh(pal_session *s, pal_error *err);
