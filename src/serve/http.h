@@ -6,8 +6,13 @@
  *
  * Invariants:
  *  - Nothing that a client sends, or does not send, holds a thread or memory beyond the limits.
- *  - Every error is JSON with a type, a message and, where it says so, a Retry-After.
+ *  - Every error is JSON with a type, a message and, where it says so, a Retry-After; in the shape
+ *    of Anthropic's API below /v1/messages, and else of OpenAI's. What is no HTTP at all, or has
+ *    headers twice as long as max_header, is answered by libmicrohttpd, with a plain page.
  *  - Contents of requests and replies are in no log.
+ *  - A client that closes its side of the connection has gone, even if it would still read.
+ *  - Without keys, only programs of this machine are let in: the Host must be local, and a page
+ *    of a browser must be the server's own, or of cors_origin.
  */
 #ifndef PAL_SERVE_HTTP_H
 #define PAL_SERVE_HTTP_H
@@ -63,6 +68,13 @@ void pal__reply_bytes(pal__reply *r, int status, const char *content_type, const
 bool pal__reply_begin(pal__reply *r, int status, const char *content_type);
 bool pal__reply_write(pal__reply *r, const void *bytes, size_t n);
 
+/* An error, as the API of the request's path writes it, if nothing was begun. type, code and param
+ * may be NULL: the type is then that of the status. */
+__attribute__((format(printf, 6, 7))) void pal__reply_error(pal__reply *r, int status,
+							    const char *type, const char *code,
+							    const char *param, const char *format,
+							    ...);
+
 bool pal__reply_begun(const pal__reply *r);
 
 /* True as soon as the client has gone, or the server must stop: pal__job's `cancel`. */
@@ -88,7 +100,8 @@ typedef struct {
 	double idle_timeout_s;          /* of a connection; 0: 120 */
 	double rate;                    /* requests a second of one key or address; 0: any */
 	const pal__route *routes;       /* live as long */
-	/* A request has been answered: for the log. */
+	/* A request has been answered: for the log. From any thread, several at once; entry:
+	 * {"time","id","method","route","status","ms","bytes","owner"}. */
 	void (*log)(void *user, const json_t *entry);
 	void *user;
 } pal__http_options;

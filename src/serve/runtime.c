@@ -9,8 +9,8 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "runtime.pb-c.h"
 #include "serve/report.h"
+#include <serve/runtime.pb-c.h>
 
 #define REPLY_BYTES 128 /* of any message that is sent */
 

@@ -13,9 +13,9 @@
 
 #include "base/mem.h"
 #include "played_service.h"
-#include "runtime.pb-c.h"
 #include "serve/grpc.h"
 #include "serve/runtime.h"
+#include <serve/runtime.pb-c.h>
 
 #define PATH "/kakeya.v1.RuntimeService/"
 

@@ -8,8 +8,8 @@
 
 #include "base/mem.h"
 #include "played_service.h"
-#include "runtime.pb-c.h"
 #include "serve/runtime.h"
+#include <serve/runtime.pb-c.h>
 
 /* What came back of one call. */
 static struct {
