@@ -6,6 +6,7 @@
 #include <grpc/grpc_security.h>
 #include <grpc/support/alloc.h>
 #include <grpc/support/log.h>
+#include <netdb.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,9 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "serve/guard.h"
 #include "serve/runtime.h"
+#include "serve/traffic.h"
 
 /* Events of a call, each with a tag of its own. */
 enum { ARRIVED, CLOSED, MESSAGE, SENT, ENDED, N_EVENTS };
@@ -156,11 +159,54 @@ static size_t headers(struct call *c, grpc_op *ops)
 	return n;
 }
 
+static const char *code_name(grpc_status_code code)
+{
+	static const char *const names[] = {"OK",
+					    "CANCELLED",
+					    "UNKNOWN",
+					    "INVALID_ARGUMENT",
+					    "DEADLINE_EXCEEDED",
+					    "NOT_FOUND",
+					    "ALREADY_EXISTS",
+					    "PERMISSION_DENIED",
+					    "RESOURCE_EXHAUSTED",
+					    "FAILED_PRECONDITION",
+					    "ABORTED",
+					    "OUT_OF_RANGE",
+					    "UNIMPLEMENTED",
+					    "INTERNAL",
+					    "UNAVAILABLE",
+					    "DATA_LOSS",
+					    "UNAUTHENTICATED"};
+	return names[code];
+}
+
+/* Of what is called, only what there is gets into the log. */
+static void note(const struct call *c)
+{
+	char when[PAL__LOG_TIME], owner[20];
+	const pal__grpc_options *o = &c->g->o;
+	char *path = o->log ? grpc_slice_to_c_string(c->details.method) : NULL;
+	if (!path)
+		return;
+	pal__log_time(when);
+	snprintf(owner, sizeof owner, "%016llx", (unsigned long long)c->owner);
+	json_t *entry = json_pack("{s:s, s:s, s:s, s:f, s:s}", "time", when, "rpc",
+				  pal__runtime_has(path) ? strrchr(path, '/') + 1 : "", "code",
+				  code_name(c->end.code), "ms", 1e3 * (pal__now() - c->since),
+				  "owner", owner);
+	if (entry)
+		o->log(o->user, entry);
+	json_decref(entry);
+	gpr_free(path);
+}
+
 /* The operations that end the call as c->end says. ops: [2]. */
 static size_t ending(struct call *c, grpc_op *ops)
 {
 	size_t n = headers(c, ops);
 	grpc_op status = {.op = GRPC_OP_SEND_STATUS_FROM_SERVER};
+	note(c);
 	c->text = grpc_slice_from_copied_string(c->end.message);
 	status.data.send_status_from_server.status = c->end.code;
 	if (*c->end.message)
@@ -445,9 +491,16 @@ static void silent(gpr_log_func_args *args)
 	(void)args;
 }
 
+/* Whether host is this machine alone, by all of its addresses. */
 static bool is_loopback(const char *host)
 {
-	return !strncmp(host, "127.", 4) || !strcmp(host, "::1") || !strcmp(host, "localhost");
+	struct addrinfo *found = NULL;
+	bool is = !getaddrinfo(host, NULL, NULL, &found) && found;
+	for (const struct addrinfo *a = found; a; a = a->ai_next)
+		is = is && pal__address_loopback(a->ai_addr);
+	if (found)
+		freeaddrinfo(found);
+	return is;
 }
 
 static pal_status check(const pal__grpc_options *o, const char *host, pal_error *err)

@@ -12,6 +12,8 @@
 #ifndef PAL_SERVE_GRPC_H
 #define PAL_SERVE_GRPC_H
 
+#include <jansson.h>
+
 #include "session/service.h"
 
 #define PAL__RPC_CALLS 256            /* that run at once; more: RESOURCE_EXHAUSTED */
@@ -36,6 +38,10 @@ typedef struct {
 	const void *keys;
 	bool anyone;                    /* without keys, off loopback */
 	const char *tls_cert, *tls_key; /* files, PEM; both or none */
+	/* A call has ended: for the log. From any thread, several at once; entry:
+	 * {"time","rpc","code","ms","owner"}. */
+	void (*log)(void *user, const json_t *entry);
+	void *user;
 } pal__grpc_options;
 
 /* The service outlives it. Errors: PAL_EINVAL (options), PAL_EIO (files, the address is taken),

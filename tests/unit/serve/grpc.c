@@ -40,6 +40,32 @@ static bool checks_key(const void *keys, const char *key, uint64_t *owner)
 	return !strcmp(keys, key);
 }
 
+/* The last entry of the log. */
+static struct {
+	pthread_mutex_t lock;
+	char rpc[64], code[64];
+} noted = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void note(void *user, const json_t *entry)
+{
+	(void)user;
+	pthread_mutex_lock(&noted.lock);
+	snprintf(noted.rpc, sizeof noted.rpc, "%s",
+		 json_string_value(json_object_get(entry, "rpc")));
+	snprintf(noted.code, sizeof noted.code, "%s",
+		 json_string_value(json_object_get(entry, "code")));
+	pthread_mutex_unlock(&noted.lock);
+}
+
+/* Entries come before the client has its status. */
+static void expect_noted(const char *rpc, const char *code)
+{
+	pthread_mutex_lock(&noted.lock);
+	assert_string_equal(noted.rpc, rpc);
+	assert_string_equal(noted.code, code);
+	pthread_mutex_unlock(&noted.lock);
+}
+
 static void connect_to(int port)
 {
 	char target[64];
@@ -62,7 +88,7 @@ static void disconnect(void)
 
 static int set_up(void **state)
 {
-	pal__grpc_options o = {.key = *state ? checks_key : NULL, .keys = *state};
+	pal__grpc_options o = {.key = *state ? checks_key : NULL, .keys = *state, .log = note};
 	played_reset();
 	grpc_init();
 	if (pal__grpc_start(NULL, &o, &server, NULL))
@@ -87,6 +113,15 @@ static void await(void *tag)
 	assert_true(e.type == GRPC_OP_COMPLETE && e.tag == tag);
 }
 
+static grpc_call *open_call(const char *path, gpr_timespec until)
+{
+	grpc_slice slice = grpc_slice_from_copied_string(path);
+	grpc_call *c = grpc_channel_create_call(channel, NULL, GRPC_PROPAGATE_DEFAULTS, queue,
+						slice, NULL, until, NULL);
+	grpc_slice_unref(slice);
+	return c;
+}
+
 /* Begins a call with a message (NULL: none, and it stays open) and a key, if any. */
 static void begin(const char *path, const void *bytes, size_t n, const char *key, int seconds)
 {
@@ -108,8 +143,7 @@ static void begin(const char *path, const void *bytes, size_t n, const char *key
 	ops[2].data.send_message.send_message = message;
 	gpr_timespec until = gpr_time_add(gpr_now(GPR_CLOCK_REALTIME),
 					  gpr_time_from_seconds(seconds, GPR_TIMESPAN));
-	got.call = grpc_channel_create_call(channel, NULL, GRPC_PROPAGATE_DEFAULTS, queue,
-					    grpc_slice_from_copied_string(path), NULL, until, NULL);
+	got.call = open_call(path, until);
 	assert_int_equal(grpc_call_start_batch(got.call, ops, bytes ? 4 : 2, ops, NULL),
 			 GRPC_CALL_OK);
 	await(ops);
@@ -237,11 +271,13 @@ static void errors(void **state)
 	assert_int_equal(call(PATH "Nothing", "", 0, NULL), GRPC_STATUS_UNIMPLEMENTED);
 	assert_int_equal(call("/grpc.health.v1.Health/Check", "", 0, NULL),
 			 GRPC_STATUS_UNIMPLEMENTED);
+	expect_noted("", "UNIMPLEMENTED");
 	assert_int_equal(call(PATH "CreateSession", "\xff\xff", 2, NULL),
 			 GRPC_STATUS_INVALID_ARGUMENT);
 	assert_int_equal(call(PATH "CreateSession", large, sizeof large, NULL),
 			 GRPC_STATUS_RESOURCE_EXHAUSTED);
 	assert_int_equal(call(PATH "CreateSession", "", 0, NULL), GRPC_STATUS_OK);
+	expect_noted("CreateSession", "OK");
 }
 
 static void cancels(void **state)
@@ -249,7 +285,7 @@ static void cancels(void **state)
 	uint8_t request[256];
 	size_t n = ready(request, 50);
 	(void)state;
-	played.slow = true; /* three tokens come, and no more */
+	played_slow(); /* three tokens come, and no more */
 	begin(PATH "Generate", request, n, NULL, 30);
 	while (got.messages < 3)
 		assert_true(next());
@@ -275,9 +311,7 @@ static void no_message(void **state)
 	grpc_call *open[PAL__RPC_CALLS - 2];
 	grpc_op op = {.op = GRPC_OP_SEND_INITIAL_METADATA};
 	for (size_t i = 0; i < sizeof open / sizeof *open; i++) {
-		open[i] = grpc_channel_create_call(channel, NULL, GRPC_PROPAGATE_DEFAULTS, queue,
-						   grpc_slice_from_copied_string(PATH "Generate"),
-						   NULL, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+		open[i] = open_call(PATH "Generate", gpr_inf_future(GPR_CLOCK_REALTIME));
 		assert_int_equal(grpc_call_start_batch(open[i], &op, 1, &op, NULL), GRPC_CALL_OK);
 		await(&op);
 	}
@@ -299,6 +333,7 @@ static void keys(void **state)
 	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
 		assert_int_equal(call(PATH "CreateSession", "", 0, wrong[i]),
 				 GRPC_STATUS_UNAUTHENTICATED);
+	expect_noted("CreateSession", "UNAUTHENTICATED");
 	assert_int_equal(call(PATH "CreateSession", "", 0, "Bearer a key"), GRPC_STATUS_OK);
 	assert_int_equal(call(PATH "CreateSession", "", 0, "bearer a key"), GRPC_STATUS_OK);
 	assert_int_equal(played.sessions[0].owner, 7);
@@ -312,7 +347,7 @@ static void stops(void **state)
 	uint8_t request[256];
 	assert_int_equal(set_up(state), 0);
 	size_t n = ready(request, 50);
-	played.slow = true;
+	played_slow();
 	begin(PATH "Generate", request, n, NULL, 30);
 	assert_true(next());
 	pal__grpc_stop(server, 0.05);

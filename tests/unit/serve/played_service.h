@@ -15,7 +15,7 @@
 #define PLAYED_LOG 256
 
 struct played_session {
-	bool used, busy;
+	bool used, busy, slow;
 	uint64_t owner;
 	char label[32];
 	int32_t log[PLAYED_LOG], eos[PAL__MAX_EOS];
@@ -41,6 +41,13 @@ static void played_reset(void)
 {
 	pthread_mutex_lock(&played_lock);
 	memset(&played, 0, sizeof played);
+	pthread_mutex_unlock(&played_lock);
+}
+
+__attribute__((unused)) static void played_slow(void)
+{
+	pthread_mutex_lock(&played_lock);
+	played.slow = true;
 	pthread_mutex_unlock(&played_lock);
 }
 
@@ -138,7 +145,7 @@ static pal_status played_generate(struct played_session *s, const pal__job *job,
 		if (played.fail_after && n == played.fail_after)
 			return pal__fail(err, PAL_EIO, "the disk is on fire");
 		int32_t id = (s->log[s->length - 1] + 1) % PLAYED_VOCAB;
-		if (played.slow && n >= 3) {
+		if (s->slow && n >= 3) {
 			played_wait();
 			continue;
 		}
@@ -190,6 +197,7 @@ pal_status pal__service_run(pal__service *v, const pal__job *job, pal__report *r
 		return status;
 	}
 	s->busy = true;
+	s->slow = played.slow;
 	if (job->generate)
 		played.sampling = job->generate->sampling;
 	pthread_mutex_unlock(&played_lock);
