@@ -21,6 +21,18 @@ static pal_status fail(const pal__newfile *f, int e, pal_error *err)
 					  : strerror(e));
 }
 
+bool pal__make_folders(char *path)
+{
+	for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		*slash = 0;
+		bool made = mkdir(path, 0700) == 0 || errno == EEXIST;
+		*slash = '/';
+		if (!made)
+			return false;
+	}
+	return true;
+}
+
 /* Returns the file, locked and empty, or -1 with errno. */
 static int open_part(const char *part)
 {

@@ -10,6 +10,7 @@
 #ifndef PAL_BASE_NEWFILE_H
 #define PAL_BASE_NEWFILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,5 +35,9 @@ pal_status pal__newfile_finish(pal__newfile *f, const void *head, size_t n, pal_
 
 /* Removes what is not finished. Fine on PAL__NO_NEWFILE and after pal__newfile_finish. */
 void pal__newfile_close(pal__newfile *f);
+
+/* Makes the folders of path up to its last slash, for the user alone. Not empty; written to, and as
+ * before afterwards. False: errno says why. */
+bool pal__make_folders(char *path);
 
 #endif

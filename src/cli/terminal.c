@@ -9,11 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <wchar.h>
 
 #include "base/mem.h"
+#include "base/newfile.h"
 #include "cli/input.h"
 
 #define HISTORY_LINES 1000
@@ -108,19 +108,6 @@ static int get_char(EditLine *edit, wchar_t *out)
 	}
 }
 
-/* Makes the directories of path up to its last slash. */
-static bool make_directories(char *path)
-{
-	for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-		*slash = 0;
-		bool made = mkdir(path, 0700) == 0 || errno == EEXIST;
-		*slash = '/';
-		if (!made)
-			return false;
-	}
-	return true;
-}
-
 static void find_history_file(pal__terminal *t)
 {
 	const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
@@ -130,7 +117,7 @@ static void find_history_file(pal__terminal *t)
 	else if (home && home[0] == '/')
 		n = snprintf(t->history_file, (size_t)size, "%s/.local/state/palimpsest/history",
 			     home);
-	if (n < 0 || n >= size || !make_directories(t->history_file))
+	if (n < 0 || n >= size || !pal__make_folders(t->history_file))
 		t->history_file[0] = 0;
 }
 

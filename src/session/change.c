@@ -142,6 +142,12 @@ pal_status pal__session_log_of(pal_session *s, uint64_t version, int64_t *length
 					      &ids, err);
 		if (status)
 			break;
+		int64_t there = undo ? c.n_new : c.n_old;
+		if (c.n_old < 0 || c.n_new < 0 || c.position < 0 || c.position > *length - there) {
+			pal__free(ids);
+			return pal__fail(err, PAL_EFORMAT, "a change at %lld of %lld tokens",
+					 (long long)c.position, (long long)*length);
+		}
 		int64_t now = undo ? *length + c.n_old - c.n_new : *length + c.n_new - c.n_old;
 		if (undo)
 			status = rewrite_log(s, *length, c.position, c.n_new, ids, c.n_old, err);

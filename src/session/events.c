@@ -300,25 +300,21 @@ pal_status pal__session_restore_prefill(pal_session *s, int64_t at, float *logit
 	return pal__session_event(s, &r, err);
 }
 
-pal_status pal_session_apply(pal_session *s, const pal_event *e, pal_error *err)
+pal_status pal__session_check_event(const pal_session *s, const pal_event *e, int64_t length,
+				    pal_error *err)
 {
-	if (!s->restores)
-		return pal__fail(err, PAL_EINVAL, "this session restores nothing");
-	if (e->position != s->length || e->reread < 1 || e->reread > s->kv.shape.reread ||
+	if (e->position != length || e->reread < 1 || e->reread > s->kv.shape.reread ||
 	    e->reread > e->position)
 		return pal__fail(
 			err, PAL_EINVAL,
 			"an event at %lld that reads %d again: the log has %lld tokens, and up "
 			"to %lld are read again",
-			(long long)e->position, e->reread, (long long)s->length,
+			(long long)e->position, e->reread, (long long)length,
 			(long long)s->kv.shape.reread);
 	if (e->n_chunks < 0 || e->n_chunks > s->restore.slots)
 		return pal__fail(err, PAL_EINVAL, "an event of %d chunks: there are %d slots",
 				 e->n_chunks, s->restore.slots);
-	pal_status status = pal__session_refresh(s, err);
-	if (status)
-		return status;
-	int64_t end = pal__restore_end(&s->restore, s->length - e->reread);
+	int64_t end = pal__restore_end(&s->restore, length - e->reread);
 	for (int i = 0; i < e->n_chunks; i++)
 		if (e->chunks[i] < 0 || (int64_t)e->chunks[i] * PAL_CHUNK >= end ||
 		    (i && e->chunks[i] <= e->chunks[i - 1]))
@@ -327,6 +323,18 @@ pal_status pal_session_apply(pal_session *s, const pal_event *e, pal_error *err)
 				"chunk %d of an event: ascending ones below position %lld are "
 				"possible",
 				e->chunks[i], (long long)end);
+	return PAL_OK;
+}
+
+pal_status pal_session_apply(pal_session *s, const pal_event *e, pal_error *err)
+{
+	if (!s->restores)
+		return pal__fail(err, PAL_EINVAL, "this session restores nothing");
+	pal_status status = pal__session_check_event(s, e, s->length, err);
+	if (!status)
+		status = pal__session_refresh(s, err);
+	if (status)
+		return status;
 	pal__recalling r = {
 		.reread = e->reread, .chunks = e->chunks, .sources = e->sources, .n = e->n_chunks};
 	return event_now(s, &r, err);

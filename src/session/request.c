@@ -43,7 +43,7 @@ static void show(const request *q)
 static pal_status check(const request *q, pal_error *err)
 {
 	const pal__job *j = q->job;
-	int64_t most = q->v->o.max_tokens, length = q->l->committed;
+	int64_t most = q->v->o.max_tokens, length = j->session ? q->l->committed : 0;
 	pal_model_info info;
 	pal_model_get_info(q->v->model, &info);
 	for (size_t i = 0; i < j->n_ids; i++)
@@ -60,12 +60,27 @@ static pal_status check(const request *q, pal_error *err)
 	return PAL_OK;
 }
 
+/* What failed leaves the log as it was; of a resent history what was read is a part, and stays. */
+static void take_back(request *q, int64_t before)
+{
+	pal__live *l = q->l;
+	int64_t n = l->s->length - before;
+	if (!q->job->session || !n)
+		return;
+	bool far = !pal__session_cuts(l->s, before) && pal__session_can_change(l->s, before, n, 0);
+	pal_error err = {0};
+	/* A change is of what is committed. */
+	pal_status s = far ? pal__service_commit(q->v, l, &err) : PAL_OK;
+	if (!s)
+		s = far ? pal__service_change(q->v, l, before, n, NULL, 0, &err)
+			: pal__service_truncate(l, before, &err);
+	l->doubtful = l->doubtful || s;
+}
+
 /* In pieces, so that cancelling takes no longer than one of them. */
-static pal_status append(request *q, pal_error *err)
+static pal_status append(request *q, const int32_t *ids, size_t n, pal_error *err)
 {
 	pal_session *s = q->l->s;
-	const int32_t *ids = q->job->ids;
-	size_t n = q->job->n_ids;
 	int64_t before = s->length;
 	double start = pal__now();
 	pal_status status = PAL_OK;
@@ -77,9 +92,9 @@ static pal_status append(request *q, pal_error *err)
 		if (!status)
 			show(q);
 	}
+	q->report->reread += s->length - before;
 	if (status)
-		pal_session_truncate(s, before, NULL);
-	q->report->reread += status ? 0 : (int64_t)n;
+		take_back(q, before);
 	q->report->prefill_s += pal__now() - start;
 	return status;
 }
@@ -190,12 +205,30 @@ static void report(const request *q)
 		memcpy(r->note, now.note, sizeof r->note);
 }
 
+/* The log is what the request says, and committed. */
+static pal_status prepare(request *q, pal_error *err)
+{
+	size_t from = 0;
+	double start = pal__now();
+	pal_status s = PAL_OK;
+	if (!q->job->session)
+		s = pal__service_follow(q->v, q->l, q->job, &from, q->report, err);
+	q->report->prefill_s = pal__now() - start;
+	if (!s)
+		s = append(q, q->job->ids + from, q->job->n_ids - from, err);
+	if (s == PAL_ECANCELLED || s == PAL_OK) {
+		pal_error later = {0};
+		pal_status last = q->job->n_ids ? commit(q, &later) : PAL_OK;
+		if (last && !s)
+			s = pal__fail(err, later.code, "%s", later.text);
+	}
+	return s;
+}
+
 static pal_status work(request *q, pal_error *err)
 {
-	pal_status s = append(q, err), last;
+	pal_status s = prepare(q, err), last;
 	pal_error later = {0};
-	if (!s && q->job->n_ids)
-		s = commit(q, err);
 	if (s)
 		return s;
 	report(q);
@@ -254,15 +287,9 @@ static void count(request *q, pal_status s)
 static pal_status find(request *q, pal_error *err)
 {
 	const pal__job *j = q->job;
-	pal__create c = {.owner = j->owner, .n_eos = -1, .stateless = true};
 	if (j->session)
 		return pal__service_take(q->v, j->session, j->owner, &q->l, err);
-	pthread_mutex_lock(&q->v->lock);
-	pal_status s = pal__service_add(q->v, &c, &q->l, err);
-	if (!s)
-		q->l->busy = true;
-	pthread_mutex_unlock(&q->v->lock);
-	return s;
+	return pal__service_find_history(q->v, j, &q->l, err);
 }
 
 static pal_status begin(pal__service *v, pal_error *err)

@@ -1,9 +1,12 @@
 #include "session/live.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/checked.h"
 #include "base/clock.h"
@@ -16,6 +19,8 @@
 #define MAX_QUEUE 1024
 #define MAX_WAIT_S 60
 #define IDLE_S 300
+#define PARKED_FILES 8             /* that a parked session has open, at most */
+#define SLACK ((uint64_t)64 << 20) /* for connections, their threads, the store's pages */
 
 double pal__wall(void)
 {
@@ -35,13 +40,133 @@ static void defaults(pal__service_options *o)
 	o->idle_s = o->idle_s > 0 ? o->idle_s : IDLE_S;
 }
 
+/* Half of the files that may be open are for parked sessions. */
+static size_t descriptors(void)
+{
+	struct rlimit r = {0};
+	if (!getrlimit(RLIMIT_NOFILE, &r) && r.rlim_cur < r.rlim_max) {
+		r.rlim_cur = r.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &r);
+	}
+	return getrlimit(RLIMIT_NOFILE, &r) ? 512 : (size_t)r.rlim_cur / 2;
+}
+
+/* A drafter has no arena: what one takes is measured. */
+static pal_status add_drafter(pal__service *v, pal_error *err)
+{
+	pal_drafter *d = NULL;
+	if (!v->o.draft)
+		return PAL_OK;
+	struct mallinfo2 before = mallinfo2();
+	pal_status s = pal_drafter_open(v->model, &v->drafting, &d, err);
+	struct mallinfo2 with = mallinfo2();
+	size_t had = before.uordblks + before.hblkhd, has = with.uordblks + with.hblkhd;
+	v->session_bytes += has > had ? has - had : 0;
+	pal_drafter_close(d);
+	return s;
+}
+
+/* A store that is gone at the end. */
+static pal_status open_dir(pal__service *v, pal_error *err)
+{
+	const char *tmp = getenv("TMPDIR");
+	char path[4096];
+	if (v->o.data_dir)
+		return PAL_OK;
+	if (snprintf(path, sizeof path, "%s/palimpsest-XXXXXX", tmp && *tmp ? tmp : "/var/tmp") >=
+		    (int)sizeof path ||
+	    !mkdtemp(path))
+		return pal__fail(err, PAL_EIO, "cannot make a folder like %.200s: %s", path,
+				 strerror(errno));
+	v->own_dir = pal__strndup(path, strlen(path));
+	v->o.data_dir = v->own_dir;
+	return v->own_dir ? PAL_OK : pal__fail_memory(err, "a path", sizeof path);
+}
+
+static void remove_dir(const char *dir)
+{
+	static const char *const files[] = {"sessions.db", "sessions.db-wal", "sessions.db-shm",
+					    "lock"};
+	char path[4200];
+	for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+		snprintf(path, sizeof path, "%s/%s", dir, files[i]);
+		unlink(path);
+	}
+	rmdir(dir);
+}
+
+/* Those that were idle for ttl_s. */
+static void expire(pal__service *v)
+{
+	double now = pal__wall();
+	for (;;) {
+		char id[PAL__ID_BYTES];
+		uint64_t owner = 0;
+		bool found = false;
+		pthread_mutex_lock(&v->lock);
+		for (size_t i = 0; i < v->n && !found; i++) {
+			const pal__live *l = v->all[i];
+			found = !l->busy && now - l->r.used > v->o.ttl_s;
+			if (found) {
+				memcpy(id, l->r.id, sizeof id);
+				owner = l->r.owner;
+			}
+		}
+		v->counts.expired += found;
+		pthread_mutex_unlock(&v->lock);
+		if (!found || pal__service_delete(v, id, owner, NULL, NULL))
+			break;
+	}
+	pal__store_expire(v->store, v->o.ttl_s, NULL);
+}
+
+/* Looks after idle sessions once a second, or more often where they are idle for less. */
+static void *keep(void *arg)
+{
+	pal__service *v = arg;
+	pthread_mutex_lock(&v->lock);
+	while (!v->closing) {
+		double then = pal__now() + (v->o.idle_s < 0.04 ? 0.01
+					    : v->o.idle_s < 4  ? v->o.idle_s / 4
+							       : 1);
+		struct timespec t = {.tv_sec = (time_t)then,
+				     .tv_nsec = (long)((then - (double)(time_t)then) * 1e9)};
+		pthread_cond_timedwait(&v->closed, &v->lock, &t);
+		if (v->closing)
+			break;
+		pthread_mutex_unlock(&v->lock);
+		pal__service_tidy(v);
+		if (v->o.ttl_s > 0)
+			expire(v);
+		pthread_mutex_lock(&v->lock);
+	}
+	pthread_mutex_unlock(&v->lock);
+	return NULL;
+}
+
 static pal_status fill_in(pal__service *v, pal_error *err)
 {
 	pal_status s = pal__batcher_new(v->model, &v->batcher, err);
 	if (!s)
 		s = pal__session_need_on(v->batcher, v->model, &v->o.session, &v->session_bytes,
 					 err);
-	v->base_bytes = pal__process_memory("VmRSS") + pal__batcher_bytes(v->batcher);
+	if (!s)
+		s = add_drafter(v, err);
+	if (!s)
+		s = open_dir(v, err);
+	if (!s)
+		s = pal__service_begin_store(v, err);
+	v->most_parked = descriptors() / PARKED_FILES;
+	v->base_bytes = pal__process_memory("VmRSS") + pal__batcher_bytes(v->batcher) + SLACK;
+	if (!s && v->o.memory_limit && v->base_bytes + v->session_bytes > v->o.memory_limit)
+		s = pal__fail(err, PAL_ELIMIT,
+			      "a memory limit of %llu bytes: the model takes %llu and each session "
+			      "%zu",
+			      (unsigned long long)v->o.memory_limit,
+			      (unsigned long long)v->base_bytes, v->session_bytes);
+	if (!s && pthread_create(&v->keeper, NULL, keep, v))
+		s = pal__fail(err, PAL_EIO, "cannot start a thread");
+	v->has_keeper = !s;
 	return s;
 }
 
@@ -61,6 +186,7 @@ pal_status pal__service_open(pal_model *model, const pal__service_options *optio
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_mutex_init(&v->lock, NULL);
 	pthread_cond_init(&v->changed, &attr);
+	pthread_cond_init(&v->closed, &attr);
 	pthread_condattr_destroy(&attr);
 	pal_status s = fill_in(v, err);
 	if (s) {
@@ -104,10 +230,22 @@ void pal__service_close(pal__service *v)
 	if (!v)
 		return;
 	pal__service_drain(v, 0);
+	if (v->has_keeper) {
+		pthread_mutex_lock(&v->lock);
+		v->closing = true;
+		pthread_cond_signal(&v->closed);
+		pthread_mutex_unlock(&v->lock);
+		pthread_join(v->keeper, NULL);
+	}
 	for (size_t i = 0; i < v->n; i++)
 		free_live(v->all[i]);
 	pal__free(v->all);
 	pal__batcher_free(v->batcher);
+	pal__store_close(v->store);
+	if (v->own_dir)
+		remove_dir(v->own_dir);
+	pal__free(v->own_dir);
+	pthread_cond_destroy(&v->closed);
 	pthread_cond_destroy(&v->changed);
 	pthread_mutex_destroy(&v->lock);
 	pal__free(v);

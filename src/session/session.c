@@ -467,13 +467,22 @@ static pal_status play(pal_session *s, int64_t end, uint64_t *i, uint64_t n_even
 		pal_event e = {.position = end};
 		if (*i < n_events)
 			status = pal_session_event(s, *i, &e, err);
+		/* It may come from a file. */
+		if (!status && (e.position < s->length || e.position > end))
+			status = pal__fail(err, PAL_EFORMAT,
+					   "event %llu at position %lld, before %lld",
+					   (unsigned long long)*i, (long long)e.position,
+					   (long long)s->length);
 		pal__reading r = {.ids = s->log + s->length,
 				  .n = (size_t)(e.position - s->length),
 				  .replay = true};
 		if (!status && r.n)
 			status = pal__session_read(s, &r, err);
-		s->length = e.position;
+		s->length = status ? s->length : e.position;
 		if (status || *i == n_events)
+			continue;
+		status = pal__session_check_event(s, &e, s->length, err);
+		if (status)
 			continue;
 		pal__recalling again = {.at = e.position,
 					.reread = e.reread,
@@ -500,8 +509,14 @@ static pal_status replay(pal_session *s, pal_error *err)
 		int32_t *ids = NULL;
 		status = pal__session_changed(s, i, &c, &ids, err);
 		pal__free(ids);
+		if (!status && (c.at < s->length || c.at > length))
+			status = pal__fail(err, PAL_EFORMAT, "change %llu at a log of %lld tokens",
+					   (unsigned long long)i, (long long)c.at);
 		if (!status)
 			status = play(s, c.at, &event, c.n_events, err);
+		if (!status && !pal__session_can_change(s, c.position, c.n_old, c.n_new))
+			status = pal__fail(err, PAL_EFORMAT, "change %llu at position %lld",
+					   (unsigned long long)i, (long long)c.position);
 		if (!status)
 			status = pal__session_play_change(s, i, length, err);
 		length += status ? 0 : c.n_new - c.n_old;
@@ -544,8 +559,16 @@ static bool still_has(const pal_session *s, int64_t n)
 bool pal__session_cuts(const pal_session *s, int64_t n)
 {
 	pal_event e = {0};
-	if (s->stale || !has_rings(s))
-		return !s->stale;
+	pal__changed c = {0};
+	int32_t *ids = NULL;
+	bool whole = !s->stale;
+	if (whole && s->n_changes) {
+		whole = !pal__session_changed(s, s->n_changes - 1, &c, &ids, NULL);
+		whole = whole && n >= c.at - c.n_old + c.n_new;
+		pal__free(ids);
+	}
+	if (!whole || !has_rings(s))
+		return whole;
 	bool none = !s->n_events || !pal_session_event(s, s->n_events - 1, &e, NULL);
 	return none && (!s->n_events || e.position <= n) && still_has(s, n);
 }

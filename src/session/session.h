@@ -142,6 +142,10 @@ typedef struct {
 } pal__recalling;
 pal_status pal__session_event(pal_session *s, const pal__recalling *r, pal_error *err);
 
+/* Whether an event can be at a log of `length` tokens. Errors: PAL_EINVAL. */
+pal_status pal__session_check_event(const pal_session *s, const pal_event *e, int64_t length,
+				    pal_error *err);
+
 /* Events of restore_prefill, at position `at`. */
 pal_status pal__session_restore_prefill(pal_session *s, int64_t at, float *logits, int64_t first,
 					pal_error *err);

@@ -46,35 +46,6 @@ typedef struct {
 	int32_t *ids; /* [n_old + n_new]: old, then new */
 } pal__change;
 
-/* dir: made when it is not there. model_hash: of its weights. sync: see above.
- * Errors: PAL_EIO, PAL_EFORMAT (no database of ours, or damaged as a whole), PAL_EBUSY (another
- * process has it), PAL_EINVAL (of another model). */
-pal_status pal__store_open(const char *dir, uint64_t model_hash, bool sync, pal__store **out,
-			   pal_error *err);
-void pal__store_close(pal__store *t); /* NULL is fine */
-
-pal_status pal__store_create(pal__store *t, const pal__record *record, pal_error *err);
-pal_status pal__store_delete(pal__store *t, const char *id, pal_error *err);
-
-/* A copy of all that a session has, under record->id; record is its as it shall be. */
-pal_status pal__store_fork(pal__store *t, const char *id, const pal__record *record,
-			   pal_error *err);
-
-/* What a commit changes, all at once. */
-typedef struct {
-	const pal__record *record; /* length and n_events are those afterwards */
-	int64_t keep;              /* tokens [0, keep) stay as they are, those behind are dropped */
-	const int32_t *ids;        /* [record->length - keep] behind them */
-	uint64_t keep_events;
-	const pal_event *events;   /* [record->n_events - keep_events] */
-	const pal__change *change; /* or NULL. It comes first: keep and ids are of the log that has
-				    * been changed, whose tokens before change->position and behind
-				    * the change are those of before, moved. */
-} pal__commit;
-
-/* Errors: PAL_ENOTFOUND, PAL_EIO (a full disk, too: nothing is changed). */
-pal_status pal__store_commit(pal__store *t, const pal__commit *commit, pal_error *err);
-
 /* Everything of one session. Arrays are freed by pal__stored_free. */
 typedef struct {
 	pal__record record;
@@ -84,11 +55,48 @@ typedef struct {
 	size_t n_changes;
 } pal__stored;
 
+/* dir: made when it is not there, for the user alone. model_hash: of its weights. sync: see above.
+ * Errors: PAL_EIO, PAL_EFORMAT (no database of ours, or damaged as a whole), PAL_EUNSUPPORTED
+ * (of a newer version), PAL_EBUSY (another process has it), PAL_EINVAL (of another model). */
+pal_status pal__store_open(const char *dir, uint64_t model_hash, bool sync, pal__store **out,
+			   pal_error *err);
+void pal__store_close(pal__store *t); /* NULL is fine */
+
+pal_status pal__store_create(pal__store *t, const pal__record *record, pal_error *err);
+pal_status pal__store_delete(pal__store *t, const char *id, pal_error *err);
+
+/* All of a session at once, which is read from a file, say. Errors: PAL_EINVAL (there is one of
+ * that id, or it is none). */
+pal_status pal__store_insert(pal__store *t, const pal__stored *stored, pal_error *err);
+
+/* A copy of all that a session has, under record->id; record is its as it shall be, but for length
+ * and n_events. */
+pal_status pal__store_fork(pal__store *t, const char *id, const pal__record *record,
+			   pal_error *err);
+
+/* What a commit changes, all at once. */
+typedef struct {
+	const pal__record *record; /* length and n_events are those afterwards */
+	int64_t keep;              /* tokens [0, keep) stay as they are, those behind are dropped;
+				    * with 0 and no change all earlier changes, too */
+	const int32_t *ids;        /* [record->length - keep] behind them */
+	uint64_t keep_events;
+	const pal_event *events;   /* [record->n_events - keep_events] */
+	const pal__change *change; /* or NULL. It comes first: keep and ids are of the log that has
+				    * been changed, whose tokens before change->position and behind
+				    * the change are those of before, moved. */
+} pal__commit;
+
+/* Whatever fails changes nothing. Errors: PAL_ENOTFOUND, PAL_EFORMAT (damaged: it is quarantined
+ * now), PAL_EINVAL (it does not fit what is stored), PAL_EIO (a full disk, too). */
+pal_status pal__store_commit(pal__store *t, const pal__commit *commit, pal_error *err);
+
 /* Errors: PAL_ENOTFOUND, PAL_EFORMAT (damaged: it is quarantined now), PAL_EIO. */
 pal_status pal__store_load(pal__store *t, const char *id, pal__stored *out, pal_error *err);
 void pal__stored_free(pal__stored *s); /* fine on a zeroed struct */
 
-/* All sessions that are not quarantined: at() for each, in order of last use, latest first. */
+/* All sessions that are not quarantined: at() for each, in order of last use, latest first. at()
+ * calls nothing of the store. */
 pal_status pal__store_each(pal__store *t, void (*at)(void *user, const pal__record *record),
 			   void *user, pal_error *err);
 
@@ -97,7 +105,7 @@ pal_status pal__store_quarantined(pal__store *t,
 				  void (*at)(void *user, const char *id, const char *why),
 				  void *user, pal_error *err);
 
-/* Bytes under names, as in service.h; those of an owner. kept: older than so many seconds are
+/* Bytes under names, as in service.h; those of an owner. What is older than so many seconds is
  * dropped by pal__store_expire. */
 pal_status pal__store_put(pal__store *t, const char *name, uint64_t owner, const void *data,
 			  size_t n, pal_error *err);
@@ -110,12 +118,15 @@ uint64_t pal__store_bytes(pal__store *t); /* of its files */
 
 /* --- one session as one file (session/transfer.c, docs/formats/session.md) ------------------ */
 
-/* bytes: freed with pal__free. */
+/* bytes: freed with pal__free. Without its id and owner. Errors: PAL_EINVAL (it is none),
+ * PAL_ENOMEM. */
 pal_status pal__transfer_write(const pal__stored *s, uint64_t model_hash, void **bytes, size_t *n,
 			       pal_error *err);
 
-/* Every byte is hostile. n_vocab: of the model; ids are checked. Errors: PAL_EFORMAT, PAL_EINVAL
- * (of another model), PAL_ELIMIT, PAL_ENOMEM. */
+/* Every byte is hostile. n_vocab: of the model; ids are checked. The record has no id and no owner;
+ * events and changes are of their shape, and whether they can be replayed is the session's to say.
+ * Takes at most 12 times n. Errors: PAL_EFORMAT, PAL_EUNSUPPORTED (a newer version), PAL_EINVAL
+ * (of another model), PAL_ENOMEM. */
 pal_status pal__transfer_read(const void *bytes, size_t n, uint64_t model_hash, int32_t n_vocab,
 			      pal__stored *out, pal_error *err);
 

@@ -46,6 +46,5 @@ need() {
 }
 
 BUILD_PACKAGES=(gcc libc6-dev make meson ninja-build pkg-config
-	libpcre2-dev libutf8proc-dev libxxhash-dev libjansson-dev libedit-dev libcmocka-dev
-	libopenblas-dev liblapacke-dev libmicrohttpd-dev libgrpc-dev libprotobuf-c-dev
-	protobuf-c-compiler)
+	libopenblas-dev liblapacke-dev libmicrohttpd-dev libsqlite3-dev libgrpc-dev
+	libprotobuf-c-dev protobuf-c-compiler)
