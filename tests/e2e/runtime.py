@@ -485,25 +485,26 @@ class Doors(unittest.TestCase):
         return os.path.join(self.folder, name)
 
     def test_keys(self):
+        first, second = "the-first-key-of-two", "the-second-key-of-two"
         with open(self.path("keys"), "w", encoding="utf-8") as f:
-            f.write("the-first-key\nanother-key\n")
+            f.write(f"{first}\n{second}\n")
         os.chmod(self.path("keys"), 0o600)
         server = Server("--api-key-file", self.path("keys"))
         create = lambda *metadata: server.stub.CreateSession(pb.CreateSessionRequest(),
                                                              metadata=metadata)
-        for wrong in ((), (("authorization", "Bearer the-first-kex"),),
-                      (("authorization", "the-first-key"),), (("authorization", "Bearer "),),
-                      (("x-api-key", "the-first-key"),)):
+        for wrong in ((), (("authorization", "Bearer " + first[:-1]),),
+                      (("authorization", first),), (("authorization", "Bearer "),),
+                      (("x-api-key", first),)):
             with self.assertRaises(grpc.RpcError) as caught:
                 create(*wrong)
             self.assertEqual(caught.exception.code(), Code.UNAUTHENTICATED)
-        s = create(("authorization", "Bearer the-first-key")).session_id
-        create(("authorization", "Bearer another-key"))
+        s = create(("authorization", "Bearer " + first)).session_id
+        create(("authorization", "Bearer " + second))
         info = lambda key: server.stub.GetSessionInfo(
             pb.GetSessionInfoRequest(session_id=s), metadata=(("authorization", "Bearer " + key),))
-        self.assertEqual(info("the-first-key").history_length, 0)
+        self.assertEqual(info(first).history_length, 0)
         with self.assertRaises(grpc.RpcError) as caught:
-            info("another-key")  # whose it is not
+            info(second)  # whose it is not
         self.assertEqual(caught.exception.code(), Code.NOT_FOUND)
         self.assertEqual(server.stop(), 0)
 

@@ -46,5 +46,6 @@ need() {
 }
 
 BUILD_PACKAGES=(gcc libc6-dev make meson ninja-build pkg-config
-	libopenblas-dev liblapacke-dev libmicrohttpd-dev libsqlite3-dev libgrpc-dev
+	libpcre2-dev libutf8proc-dev libxxhash-dev libjansson-dev libedit-dev libsqlite3-dev
+	libcmocka-dev libopenblas-dev liblapacke-dev libmicrohttpd-dev libgrpc-dev
 	libprotobuf-c-dev protobuf-c-compiler)
