@@ -113,16 +113,16 @@ class Server:
         self.process = subprocess.Popen(
             [PAL, "serve", MODEL, "--port", "0", "--grpc-port", "0", "--kv", "restored",
              "--window", "256", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.port, said = None, []
+        self.port, self.said = None, []
         for line in self.process.stdout:
-            said.append(line)
+            self.said.append(line)
             m = re.search(r"gRPC.*:(\d+)", line)
             if m:
                 self.port = int(m.group(1))
                 break
         if self.port is None:
-            raise RuntimeError("pal serve did not start: " + "".join(said))
-        self.drain = threading.Thread(target=self.process.stdout.read)
+            raise RuntimeError("pal serve did not start: " + "".join(self.said))
+        self.drain = threading.Thread(target=lambda: self.said.extend(self.process.stdout))
         self.drain.start()
         self.channel = self.connect(credentials)
         self.stub = client_pb2_grpc.RuntimeServiceStub(self.channel)
@@ -139,6 +139,8 @@ class Server:
         status = self.process.wait(60)
         self.drain.join()
         self.process.stdout.close()
+        if status:
+            print(*("# " + line.rstrip() for line in self.said), sep="\n")
         return status
 
 
@@ -292,7 +294,7 @@ class Generation(Case):
         ids = self.ids(600)
         for sampling in ({}, {"temperature": 0.9, "seed": 2**64 - 1, "top_p": 0.95, "top_k": 40}):
             whole = self.generate(self.session(ids), 40, **sampling)
-            for cuts in ([1], [599], range(0, 600, 7), [100, 101, 400]):
+            for cuts in ([1], [599], range(0, 600, 37), [100, 101, 400]):
                 s, at = self.session(), 0
                 for cut in (*cuts, 600):
                     self.append(s, ids[at:cut])
