@@ -21,6 +21,7 @@ typedef struct {
 
 extern const pal__command pal__command_run, pal__command_chat, pal__command_tokenize,
 	pal__command_logits, pal__command_inspect, pal__command_bench, pal__command_fit,
-	pal__command_recall, pal__command_map, pal__command_check, pal__command_corpus;
+	pal__command_recall, pal__command_map, pal__command_check, pal__command_corpus,
+	pal__command_serve;
 
 #endif

@@ -9,8 +9,7 @@
 
 static const char sources[] = "recompute|spill|hidden|project";
 
-/* "4M" to bytes; NULL: 0. */
-static pal_status bytes_of(const char *option, const char *text, uint64_t *out, pal_error *err)
+pal_status pal__bytes_of(const char *option, const char *text, uint64_t *out, pal_error *err)
 {
 	static const char units[] = "KMG";
 	*out = 0;
@@ -31,8 +30,8 @@ static pal_status bytes_of(const char *option, const char *text, uint64_t *out, 
 pal_status pal__engine_check(const pal__engine *e, pal_error *err)
 {
 	uint64_t bytes;
-	pal_status s = bytes_of("kv-budget", e->kv_budget, &bytes, err);
-	return s ? s : bytes_of("disk-budget", e->disk_budget, &bytes, err);
+	pal_status s = pal__bytes_of("kv-budget", e->kv_budget, &bytes, err);
+	return s ? s : pal__bytes_of("disk-budget", e->disk_budget, &bytes, err);
 }
 
 static void on_progress(void *user, uint64_t done, uint64_t total)
@@ -128,8 +127,8 @@ pal_session_options pal__engine_session(const pal__engine *e, int64_t n_ctx)
 		.proposer = e->proposer_model,
 		.disk_dir = e->disk_dir,
 		.spill_type = (pal_spill_type)choice(e->spill_type, "f16|int8|affine4")};
-	bytes_of("kv-budget", e->kv_budget, &o.kv_budget, NULL);
-	bytes_of("disk-budget", e->disk_budget, &o.disk_budget, NULL);
+	pal__bytes_of("kv-budget", e->kv_budget, &o.kv_budget, NULL);
+	pal__bytes_of("disk-budget", e->disk_budget, &o.disk_budget, NULL);
 	return o;
 }
 

@@ -110,6 +110,9 @@ typedef struct {
 		    "let the model think before it answers, if its template can")
 /* clang-format on */
 
+/* "4M" to bytes, for the option of this name; text NULL: 0. */
+pal_status pal__bytes_of(const char *option, const char *text, uint64_t *out, pal_error *err);
+
 /* Whether texts are what they should be. */
 pal_status pal__engine_check(const pal__engine *e, pal_error *err);
 

@@ -12,6 +12,9 @@ static const pal__command *const commands[] = {
 #ifdef PAL_WITH_FIT
 	&pal__command_fit,
 #endif
+#ifdef PAL_WITH_SERVE
+	&pal__command_serve,
+#endif
 	&pal__command_corpus,  &pal__command_recall, &pal__command_map,      &pal__command_check,
 };
 

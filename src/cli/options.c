@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/config.h"
+
 #define FIRST_LONG 256 /* getopt's value for table entry 0; letters are below */
 
 struct getopt_table {
@@ -119,6 +121,7 @@ static pal_status set(const pal__option *o, const char *value, pal_error *err)
 		return set_seed(o, value, err);
 	case PAL__OPTION_FLOAT:
 		return set_float(o, value, err);
+	case PAL__OPTION_CONFIG:
 	case PAL__OPTION_TEXT:
 		*(const char **)o->out = value;
 		return PAL_OK;
@@ -153,13 +156,48 @@ static pal_status refuse(char **argv, int c, pal_error *err)
 	return pal__fail(err, PAL_EINVAL, "unknown or ambiguous option %s", given);
 }
 
+pal_status pal__options_set(const pal__option *options, const char *name, const char *value,
+			    pal_error *err)
+{
+	for (const pal__option *o = options; o->help; o++) {
+		if (!o->name || strcmp(o->name, name) != 0 || o->kind == PAL__OPTION_CONFIG)
+			continue;
+		if (o->kind != PAL__OPTION_FLAG)
+			return set(o, value, err);
+		bool yes = !strcmp(value, "true");
+		if (!yes && strcmp(value, "false") != 0)
+			return pal__fail(err, PAL_EINVAL, "--%s %s: must be true or false", name,
+					 value);
+		*(bool *)o->out = yes;
+		return PAL_OK;
+	}
+	return pal__fail(err, PAL_EINVAL, "unknown option %s", name);
+}
+
+/* The files of options among argv, in their order. */
+static pal_status read_configs(int argc, char **argv, const pal__option *options,
+			       const struct getopt_table *t, pal_error *err)
+{
+	pal_status s = PAL_OK;
+	optind = 0;
+	for (int c; !s && (c = getopt_long(argc, argv, t->letters, t->longs, NULL)) != -1;) {
+		const pal__option *o = c == '?' || c == ':' ? NULL : find(options, c);
+		if (o && o->kind == PAL__OPTION_CONFIG)
+			s = pal__config_read(optarg, options, err);
+	}
+	return s;
+}
+
 pal_status pal__options_parse(int argc, char **argv, const pal__option *options,
 			      const char **operand, const char *what, pal_error *err)
 {
 	struct getopt_table t;
 	fill_table(options, &t);
-	optind = 0; /* GNU: start afresh, whoever parsed before */
 	opterr = 0;
+	pal_status read = read_configs(argc, argv, options, &t, err);
+	if (read)
+		return read;
+	optind = 0; /* GNU: start afresh, whoever parsed before */
 	for (int c; (c = getopt_long(argc, argv, t.letters, t.longs, NULL)) != -1;) {
 		const pal__option *o = c == '?' || c == ':' ? NULL : find(options, c);
 		if (!o)

@@ -28,6 +28,7 @@ typedef enum {
 	PAL__OPTION_TEXT,   /* out: const char * */
 	PAL__OPTION_CHOICE, /* out: const char *, one of choices */
 	PAL__OPTION_TEXTS,  /* out: pal__texts, repeatable */
+	PAL__OPTION_CONFIG, /* out: const char *, a file of options (config.h) */
 } pal__option_kind;
 
 typedef struct {
@@ -75,6 +76,10 @@ typedef struct {
 	{                                                                   \
 		name, letter, PAL__OPTION_TEXTS, out, 0, 0, NULL, arg, help \
 	}
+#define PAL__CONFIG(name, letter, out, help)                                    \
+	{                                                                       \
+		name, letter, PAL__OPTION_CONFIG, out, 0, 0, NULL, "FILE", help \
+	}
 #define PAL__CHOICE(name, letter, out, choices, help)                            \
 	{                                                                        \
 		name, letter, PAL__OPTION_CHOICE, out, 0, 0, choices, NULL, help \
@@ -86,9 +91,15 @@ typedef struct {
 
 /* Parses argv[1..argc): options into their outs, and exactly one operand, if operand is
  * not NULL, into *operand; what: its name in messages. Options may come after the
- * operand; "--" ends them. Errors: PAL_EINVAL, PAL_ELIMIT. */
+ * operand; "--" ends them. A file of options comes first, wherever it is named: what else is
+ * given wins. Errors: PAL_EINVAL, PAL_ELIMIT, those of pal__config_read. */
 pal_status pal__options_parse(int argc, char **argv, const pal__option *options,
 			      const char **operand, const char *what, pal_error *err);
+
+/* One option by its long name, without dashes; a flag's value is "true" or "false". value lives
+ * as long as what it is for. */
+pal_status pal__options_set(const pal__option *options, const char *name, const char *value,
+			    pal_error *err);
 
 /* The table as help text, an entry a line or more. */
 void pal__options_print(FILE *to, const pal__option *options);

@@ -16,6 +16,7 @@
 #define MAX_LINGER 256                /* connections that are read to their end at a time */
 #define FIRST_NUMBER (1 + MAX_LINGER) /* of connections; those below are of `lingering` */
 #define REFUSED_S 2                   /* for the request of a connection that is one too many */
+#define HUNG_S 0.5                    /* for what a client sent before it hung up */
 #define DISCARD ((size_t)256 << 10)   /* bytes at a time */
 
 struct pal__connections {
@@ -98,6 +99,17 @@ static void discard(pal__connections *all, size_t i)
 		stop_lingering(all, i);
 }
 
+/* libmicrohttpd need not notice: when the end comes right behind other bytes, it sleeps. */
+static void hung_up(pal__connection *k)
+{
+	double soon = pal__now() + HUNG_S;
+	k->hung = true;
+	if (k->answering)
+		pal__reply_leave(k->reply);
+	else if (k->deadline > soon || k->deadline <= 0)
+		k->deadline = soon;
+}
+
 static void happened(pal__connections *all, uint64_t number)
 {
 	uint64_t count;
@@ -107,9 +119,11 @@ static void happened(pal__connections *all, uint64_t number)
 	} else if (number < FIRST_NUMBER) {
 		discard(all, number - 1);
 	} else {
-		for (pal__connection *k = all->first; k; k = k->next)
-			if (k->number == number && k->watched && k->reply)
-				pal__reply_leave(k->reply);
+		pal__connection *k = all->first;
+		while (k && k->number != number)
+			k = k->next;
+		if (k)
+			hung_up(k);
 	}
 }
 
@@ -254,9 +268,15 @@ pal__connection *pal__connection_open(pal__connections *all, int fd, bool tls,
 		return NULL;
 	*k = (pal__connection){
 		.all = all, .fd = fd, .tls = tls, .address = pal__address_hash(address)};
+	struct epoll_event event = {.events = EPOLLRDHUP | EPOLLONESHOT};
 	pthread_mutex_lock(&all->lock);
 	k->refused = refusal(all, k->address);
-	k->number = all->next_number++;
+	event.data.u64 = k->number = all->next_number++;
+	if (epoll_ctl(all->epoll, EPOLL_CTL_ADD, fd, &event)) {
+		pthread_mutex_unlock(&all->lock);
+		pal__free(k);
+		return NULL;
+	}
 	k->next = all->first;
 	if (k->next)
 		k->next->previous = k;
@@ -286,20 +306,13 @@ static void linger(pal__connection *k)
 		wake(all);
 }
 
-static void unwatch(pal__connection *k)
-{
-	if (k->watched)
-		epoll_ctl(k->all->epoll, EPOLL_CTL_DEL, k->fd, NULL);
-	k->watched = false;
-}
-
 void pal__connection_close(pal__connection *k)
 {
 	if (!k)
 		return;
 	pal__connections *all = k->all;
 	pthread_mutex_lock(&all->lock);
-	unwatch(k);
+	epoll_ctl(all->epoll, EPOLL_CTL_DEL, k->fd, NULL);
 	if (k->unread)
 		linger(k);
 	if (k->previous)
@@ -317,7 +330,7 @@ void pal__connection_receive(pal__connection *k, pal__reply *reply)
 {
 	pthread_mutex_lock(&k->all->lock);
 	k->reply = reply;
-	if (k->idle && !k->late) /* else it began when the connection did */
+	if (k->idle && !k->late && !k->hung) /* else it began when the connection did */
 		set_deadline(k, k->all->request_s);
 	k->idle = false;
 	pthread_mutex_unlock(&k->all->lock);
@@ -332,22 +345,22 @@ bool pal__connection_claim(pal__connection *k)
 	return in_time;
 }
 
-void pal__connection_watch(pal__connection *k)
+void pal__connection_answer(pal__connection *k)
 {
-	struct epoll_event event = {.events = EPOLLRDHUP | EPOLLONESHOT};
 	pthread_mutex_lock(&k->all->lock);
-	event.data.u64 = k->number;
-	k->watched = !epoll_ctl(k->all->epoll, EPOLL_CTL_ADD, k->fd, &event);
+	k->answering = true;
+	if (k->hung)
+		pal__reply_leave(k->reply);
 	pthread_mutex_unlock(&k->all->lock);
 }
 
 void pal__connection_done(pal__connection *k)
 {
 	pthread_mutex_lock(&k->all->lock);
-	unwatch(k);
 	k->reply = NULL;
+	k->answering = false;
 	k->idle = true;
-	set_deadline(k, k->all->idle_s);
+	set_deadline(k, k->hung ? HUNG_S : k->all->idle_s);
 	pthread_mutex_unlock(&k->all->lock);
 }
 

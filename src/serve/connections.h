@@ -4,7 +4,7 @@
  * sockets whose requests are being answered, of which nobody reads:
  *
  *   open -> receiving --claim--> answering --done--> idle -> receiving ...
- *              | too late           | the client hangs up     | too late
+ *              | too late           | the client hangs up     | too late, or it hangs up
  *           408, closed          its reply is gone           closed
  *
  * Invariants:
@@ -37,7 +37,8 @@ typedef struct pal__connection {
 	/* Under the lock. */
 	uint64_t number;
 	double deadline; /* of what is awaited; 0: nothing */
-	bool idle, late, watched;
+	bool idle, late, answering;
+	bool hung;         /* up */
 	pal__reply *reply; /* to its request, borrowed, or NULL */
 	struct pal__connection *previous, *next;
 } pal__connection;
@@ -55,8 +56,8 @@ pal__connection *pal__connection_open(pal__connections *all, int fd, bool tls,
 void pal__connection_close(pal__connection *k); /* NULL is fine */
 
 void pal__connection_receive(pal__connection *k, pal__reply *reply);
-bool pal__connection_claim(pal__connection *k); /* false: it is too late */
-void pal__connection_watch(pal__connection *k);
+bool pal__connection_claim(pal__connection *k);  /* false: it is too late */
+void pal__connection_answer(pal__connection *k); /* its reply is told when it is gone */
 void pal__connection_done(pal__connection *k);
 
 /* Writes an error as far as that is possible where libmicrohttpd would write nothing: before a

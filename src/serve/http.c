@@ -27,12 +27,13 @@
 struct pal__http {
 	pal__http_options options; /* strings are owned */
 	struct MHD_Daemon *daemon;
-	int listener; /* -1: it listens no more */
+	int listener; /* or -1 */
 	int port;
 	bool loopback;
 	char *cert, *key;
-	pal__keys *keys; /* NULL: none are asked for */
-	pal__rate *rate; /* NULL: any; of libmicrohttpd's thread */
+	size_t max_bodies; /* bytes */
+	pal__keys *keys;   /* NULL: none are asked for */
+	pal__rate *rate;   /* NULL: any; of libmicrohttpd's thread */
 	pal__connections *connections;
 	pal__traffic *traffic;
 	uint64_t salt; /* of ids of requests */
@@ -177,8 +178,8 @@ static bool check_key(const pal__http *h, pal__reply *r)
 static void retry_after(pal__reply *r, double seconds)
 {
 	char text[32];
-	snprintf(text, sizeof text, "%.0f", seconds < 3600 ? seconds + 0.5 : 3600);
-	pal__reply_header(r, "Retry-After", strcmp(text, "0") ? text : "1");
+	snprintf(text, sizeof text, "%d", seconds < 3600 ? 1 + (int)seconds : 3600);
+	pal__reply_header(r, "Retry-After", text);
 }
 
 static bool check_rate(pal__http *h, const pal__connection *k, pal__reply *r)
@@ -188,7 +189,7 @@ static bool check_rate(pal__http *h, const pal__connection *k, pal__reply *r)
 	if (!h->rate || r->route->open ||
 	    pal__rate_take(h->rate, owner ? owner : k->address, pal__now(), &wait_s))
 		return true;
-	retry_after(r, wait_s + 0.5);
+	retry_after(r, wait_s);
 	pal__reply_error(r, 429, NULL, "rate_limit_exceeded", NULL,
 			 "more than %g requests a second", h->options.rate);
 	return false;
@@ -227,7 +228,7 @@ static bool check_connection(const pal__connection *k, pal__reply *r)
 {
 	if (!k->refused)
 		return true;
-	retry_after(r, 1);
+	retry_after(r, 0);
 	pal__reply_error(r, k->refused, NULL, "too_many_connections", NULL,
 			 k->refused == 429 ? "too many connections from this address"
 					   : "too many connections");
@@ -339,7 +340,7 @@ static enum MHD_Result on_body(pal__http *h, pal__connection *k, pal__reply *r, 
 	}
 	atomic_fetch_add(&h->body_bytes, n);
 	r->n_body += n;
-	if (atomic_load(&h->body_bytes) > MAX_BODIES * h->options.max_body ||
+	if (atomic_load(&h->body_bytes) > h->max_bodies ||
 	    !pal__grow((void **)&r->body, &r->body_cap, r->n_body + 1, 1)) {
 		pal__connection_refuse(k, 503, "no memory for the body");
 		return MHD_NO;
@@ -390,10 +391,10 @@ static enum MHD_Result on_whole(pal__http *h, pal__connection *k, pal__reply *r)
 		return MHD_NO;
 	r->phase = PAL__RUNNING;
 	r->request.user = r->route->user;
-	pal__connection_watch(k);
+	pal__connection_answer(k);
 	if (start_handler(h, r))
 		return pal__reply_answer(r);
-	retry_after(r, 1);
+	retry_after(r, 0);
 	pal__reply_error(r, 503, NULL, "overloaded", NULL, "the server is stopping, or full");
 	r->phase = PAL__REFUSED;
 	r->ended = true;
@@ -452,9 +453,11 @@ static void on_connection(void *user, struct MHD_Connection *connection, void **
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
 	const union MHD_ConnectionInfo *address =
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-	*context = fd && address ? pal__connection_open(h->connections, fd->connect_fd, h->cert,
-							address->client_addr)
-				 : NULL;
+	if (fd && address)
+		*context = pal__connection_open(h->connections, fd->connect_fd, h->cert,
+						address->client_addr);
+	if (fd && !*context) /* no memory: nobody would watch its clock */
+		shutdown(fd->connect_fd, SHUT_RDWR);
 }
 
 /* --- starting ------------------------------------------------------------------------ */
@@ -573,6 +576,9 @@ static pal_status open_parts(pal__http *h, pal_error *err)
 {
 	const pal__http_options *o = &h->options;
 	pal_status s = PAL_OK;
+	for (const pal__route *r = o->routes; r && r->method; r++)
+		h->max_bodies = r->max_body > h->max_bodies ? r->max_body : h->max_bodies;
+	h->max_bodies += MAX_BODIES * o->max_body;
 	if (o->key_file)
 		s = pal__keys_open(o->key_file, &h->keys, err);
 	if (!s && o->tls_cert)
@@ -695,12 +701,11 @@ pal_status pal__http_metrics(pal__http *h, char **text, size_t *n, size_t *cap, 
 
 void pal__http_stop_listening(pal__http *h)
 {
-	atomic_store(&h->draining, true);
-	if (h->listener < 0)
+	if (atomic_exchange(&h->draining, true))
 		return;
 	MHD_quiesce_daemon(h->daemon);
-	close(h->listener);
-	h->listener = -1;
+	/* Its thread may still use the number, which is closed at the end. */
+	shutdown(h->listener, SHUT_RDWR);
 }
 
 /* Until no handler runs, and at most GOODBYE_S until all replies have been sent. */

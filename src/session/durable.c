@@ -138,6 +138,14 @@ static pal_status replay(pal__service *v, pal__live *l, pal_session *s, pal_erro
 	return status;
 }
 
+/* Others look whether there is one. */
+static void set_session(pal__service *v, pal__live *l, pal_session *s)
+{
+	pthread_mutex_lock(&v->lock);
+	l->s = s;
+	pthread_mutex_unlock(&v->lock);
+}
+
 static pal_status load(pal__service *v, pal__live *l, pal_error *err)
 {
 	pal_session *s = l->s;
@@ -150,7 +158,7 @@ static pal_status load(pal__service *v, pal__live *l, pal_error *err)
 		pal_session_close(s);
 		return status;
 	}
-	l->s = s;
+	set_session(v, l, s);
 	return PAL_OK;
 }
 
@@ -320,10 +328,11 @@ static void copy_memory(pal__service *v, pal__live *from, pal__live *to)
 	if (!from->s || from->parked || from->doubtful ||
 	    pal__service_room(v, &none, &report, NULL))
 		return;
-	if (pal__session_copy(from->s, &to->s, NULL)) {
-		to->s = NULL;
+	pal_session *s;
+	if (pal__session_copy(from->s, &s, NULL))
 		pal__service_no_room(v);
-	}
+	else
+		set_session(v, to, s);
 }
 
 pal_status pal__service_fork_live(pal__service *v, pal__live *l, const char *label, pal__live **out,

@@ -118,8 +118,10 @@ static bool on_token(void *user, int32_t id, const char *text, size_t n_text)
 	if (id < 0)
 		return go_on;
 	q->ended = ends(q, id);
+	pthread_mutex_lock(&q->v->lock);
 	if (q->l->r.remaining > 0)
 		q->l->r.remaining--;
+	pthread_mutex_unlock(&q->v->lock);
 	if (++q->uncommitted == PAL__COMMIT_EVERY)
 		q->status = commit(q, q->err);
 	show(q);
@@ -149,9 +151,22 @@ static int64_t most_tokens(const request *q, int64_t wanted)
 	return left > 0 ? left : 1;
 }
 
-static pal_status generate(request *q, pal_error *err)
+/* What a start after a crash goes on from, and what others are told. */
+static void set_generating(request *q, const pal_generate_options *o, bool is)
 {
 	pal__record *r = &q->l->r;
+	pthread_mutex_lock(&q->v->lock);
+	r->generating = is;
+	if (is) {
+		r->sampling = o->sampling;
+		r->remaining = o->max_tokens;
+	}
+	pthread_mutex_unlock(&q->v->lock);
+}
+
+static pal_status generate(request *q, pal_error *err)
+{
+	const pal__record *r = &q->l->r;
 	pal_generate_options o = *q->job->generate;
 	pal_status s = ready_drafter(q, err);
 	if (s)
@@ -162,9 +177,7 @@ static pal_status generate(request *q, pal_error *err)
 	} else {
 		o.max_tokens = most_tokens(q, o.max_tokens);
 	}
-	r->sampling = o.sampling;
-	r->remaining = o.max_tokens;
-	r->generating = true;
+	set_generating(q, &o, true);
 	o.drafter = q->job->no_draft ? NULL : q->l->drafter;
 	o.ignore_end = o.ignore_end || q->job->own_eos;
 	o.on_token = on_token;
@@ -176,7 +189,7 @@ static pal_status generate(request *q, pal_error *err)
 	q->report->generate_s = pal__now() - start;
 	if (q->ended && q->report->made.stop == PAL_STOP_CANCELLED)
 		q->report->made.stop = PAL_STOP_END;
-	r->generating = false;
+	set_generating(q, &o, false);
 	return s ? s : q->status;
 }
 
@@ -252,8 +265,10 @@ static pal_status run(request *q, pal_error *err)
 		s = pal__service_load(q->v, q->l, q->job, q->report, err);
 	if (s)
 		return s;
+	pthread_mutex_lock(&q->v->lock);
 	q->l->r.turns++;
 	q->l->r.used = pal__wall();
+	pthread_mutex_unlock(&q->v->lock);
 	pal_session_get_stats(q->l->s, &q->before);
 	pal__batcher_join(&q->l->s->scratch);
 	s = work(q, err);

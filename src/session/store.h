@@ -124,9 +124,9 @@ pal_status pal__transfer_write(const pal__stored *s, uint64_t model_hash, void *
 			       pal_error *err);
 
 /* Every byte is hostile. n_vocab: of the model; ids are checked. The record has no id and no owner;
- * events and changes are of their shape, and whether they can be replayed is the session's to say.
- * Takes at most 12 times n. Errors: PAL_EFORMAT, PAL_EUNSUPPORTED (a newer version), PAL_EINVAL
- * (of another model), PAL_ENOMEM. */
+ * events and changes are of the log as it was then; whether a session can replay them is its to
+ * say. Takes at most 12 times n. Errors: PAL_EFORMAT, PAL_EUNSUPPORTED (a newer version),
+ * PAL_EINVAL (of another model), PAL_ENOMEM. */
 pal_status pal__transfer_read(const void *bytes, size_t n, uint64_t model_hash, int32_t n_vocab,
 			      pal__stored *out, pal_error *err);
 

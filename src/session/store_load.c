@@ -183,13 +183,16 @@ static pal_status load_pieces(pal__store *t, int64_t n, pal__kind kind, int64_t 
 	pal_status status = pal__sql_step(t, q, &rc, &said);
 	for (; !status && rc == SQLITE_ROW; status = pal__sql_step(t, q, &rc, &said)) {
 		piece p;
-		bool fits = read_piece(q, f->id, kind, &p) && p.at == f->have;
-		pal_status taken = fits ? take[kind](f, &p) : PAL_EFORMAT;
-		if (!taken)
+		pal_status taken = PAL_EFORMAT;
+		const char *bad = "are none";
+		if (!read_piece(q, f->id, kind, &p))
+			bad = "do not fit their checksum";
+		else if (p.at != f->have)
+			bad = "are missing";
+		else if (!(taken = take[kind](f, &p)))
 			continue;
 		if (taken == PAL_EFORMAT)
-			snprintf(why, 256, "%s from %" PRId64 " on %s", names[kind], f->have,
-				 fits ? "are none" : "do not fit their checksum");
+			snprintf(why, 256, "%s from %" PRId64 " on %s", names[kind], f->have, bad);
 		sqlite3_reset(q);
 		return taken;
 	}

@@ -181,6 +181,29 @@ static pal_status read_changes(reader *r, uint64_t n, pal__stored *s)
 	return PAL_OK;
 }
 
+/* Whether events and changes are of the log as it was when they came: so they can be undone and
+ * made again without a look behind its end. */
+static bool is_history(const pal__stored *s)
+{
+	int64_t length = 0; /* at least, at this time */
+	uint64_t event = 0;
+	for (size_t i = 0; i <= s->n_changes; i++) {
+		const pal__change *c = i < s->n_changes ? &s->changes[i] : NULL;
+		int64_t at = c ? c->at : s->record.length;
+		uint64_t n_events = c ? c->n_events : s->record.n_events;
+		if (n_events < event || n_events > s->record.n_events)
+			return false;
+		for (; event < n_events; length = s->events[event++].position)
+			if (s->events[event].position < length)
+				return false;
+		if (at < length)
+			return false;
+		if (c)
+			length = at - c->n_old + c->n_new;
+	}
+	return true;
+}
+
 static pal_status read_parts(reader *r, const uint8_t *record, pal__stored *s)
 {
 	uint64_t n_changes = 0;
@@ -200,6 +223,9 @@ static pal_status read_parts(reader *r, const uint8_t *record, pal__stored *s)
 	if (!status && r->n)
 		return pal__fail(r->err, PAL_EFORMAT,
 				 "the session's file has %zu bytes behind its end", r->n);
+	if (!status && !is_history(s))
+		return pal__fail(r->err, PAL_EFORMAT,
+				 "events and changes in the session's file are not of its log");
 	return status;
 }
 

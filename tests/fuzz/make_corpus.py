@@ -2,8 +2,8 @@
 """Writes corpus/gguf/: small GGUF files, good-*.gguf that open and bad-*.gguf that do not;
 corpus/sidecar/: side-cars of the model in tests/fuzz/sidecar.c, good-*.gguf and bad-*.gguf;
 corpus/tiles/: changes to a file of tiles, as tests/fuzz/tiles.c reads them; corpus/recall/:
-evidence and tasks, as tests/fuzz/recall.c reads them; and corpus/map/: evidence and transcripts, as
-tests/fuzz/map.c reads them.
+evidence and tasks, as tests/fuzz/recall.c reads them; corpus/map/: evidence and transcripts, as
+tests/fuzz/map.c reads them; and corpus/session/: sessions' files, as tests/fuzz/session.c reads them.
 
     make_corpus.py [FOLDER]
 """
@@ -420,6 +420,69 @@ def maps():
     return out
 
 
+def session(ids=(1, 2, 3, 4, 5, 99), events=((3, 2, (0, 7), (0, 3)), (6, 1, (), ())),
+            changes=((5, 2, 1, (3,), (4, 5)), (6, 0, 1, (), ())), seal=1, cut=0, more=b"", magic=b"PALSESSN",
+            version=1, **fields):
+    """A session's file, see session.c, of a model with 100 tokens, whose record has these fields."""
+    f = {"created": 1.5, "used": 2.5, "turns": 3, "length": len(ids), "remaining": 7,
+         "n_events": len(events), "n_changes": len(changes), "seed": 9, "temperature": 0.5,
+         "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0, "top_k": 40, "repeat_last": 64,
+         "n_eos": 2, "eos": (98, 99), "stateless": 0, "generating": 1, "label": b"a session",
+         **fields}
+    record = struct.pack("<ddqqqQQQffffiii16iBBH128s", *list(f.values())[:15],
+                         *(tuple(f["eos"]) + (0,) * 16)[:16], f["stateless"], f["generating"], 0,
+                         f["label"])
+    body = struct.pack(f"<{len(ids)}i", *ids)
+    for position, reread, chunks, sources, *count in events:
+        body += struct.pack(f"<qii{len(chunks)}i", position, reread, *(count or [len(chunks)]),
+                            *chunks) + bytes(sources)
+    for at, position, n_events, old, new, *counts in changes:
+        body += struct.pack(f"<qqQii{len(old) + len(new)}i", at, position, n_events,
+                            *(counts or (len(old), len(new))), *old, *new)
+    whole = magic + struct.pack("<IIQQ", version, 0, 0, 0) + record + body + more + b"\0" * 8
+    return bytes([seal]) + whole[:len(whole) - cut]
+
+
+def sessions():
+    nan, far = float("nan"), 2**62
+    record = {"length": (0, 1, 7, -1, 2**28 + 1, far), "n_events": (0, 1, 3, 2**28 + 1, BIG),
+              "n_changes": (0, 1, 3, 2**24 + 1, BIG), "turns": (-1,), "remaining": (-1, far),
+              "created": (nan,), "used": (nan, float("inf"), 1e300), "temperature": (nan,),
+              "top_p": (nan,), "min_p": (nan,), "repeat_penalty": (nan,), "n_eos": (-2, -1, 0, 17),
+              "eos": ((100,), (-1,)), "stateless": (1, 2), "generating": (0, 2),
+              "label": (b"", b"x" * 127, b"x" * 128, b"\xff", b"a\0b")}
+    out = {"good": session(), "unsealed": session(seal=0), "empty": b"\0", "empty-sealed": b"\1",
+           "magic": session(magic=b"PALSESSM"), "version": session(version=2),
+           "nothing": session(ids=(), events=(), changes=()),
+           "id": session(ids=(100,)), "id-negative": session(ids=(-1,)),
+           "behind": session(more=b"\0"), "good-long": session(ids=range(100), changes=()),
+           "good-slots": session(ids=range(100), changes=(), events=[(100, 32, range(32), [i % 4 for i in range(32)])])}
+    out.update({f"cut-{n}": session(cut=n) for n in (1, 4, 8, 20, 40, 80, 120, 150, 170, 400, 450)})
+    for name, values in record.items():
+        out.update({f"{name}-{i}": session(**{name: v}) for i, v in enumerate(values)})
+    events = {"position": (-1, 1, (), ()), "far": (far, 1, (), ()), "reread": (1, -1, (), ()),
+              "chunk": (1, 1, (-1,), (0,)), "order": (1, 1, (5, 4), (0, 0)),
+              "twice": (1, 1, (5, 5), (0, 0)), "source": (1, 1, (5,), (4,)),
+              "few": (1, 1, (), (), -1), "many": (1, 1, range(33), [0] * 33),
+              "more": (1, 1, (), (), 32)}
+    out.update({"event-" + name: session(events=[e], changes=()) for name, e in events.items()})
+    changes = {"at": (-1, 0, 0, (), ()), "far": (far, 0, 0, (), ()), "position": (5, -1, 0, (), ()),
+               "behind": (5, 6, 0, (), ()), "long": (5, 4, 0, (1, 2), ()), "events": (5, 4, BIG, (), ()),
+               "old": (5, 4, 0, (100,), ()), "new": (5, 4, 0, (), (-1,)),
+               "negative": (5, 4, 0, (), (), -1, 1), "new-negative": (5, 4, 0, (), (), 0, -1),
+               "more": (5, 4, 0, (), (), 0, 2**28), "most": (5, 0, 0, (), (), 5, 2**31 - 1)}
+    out.update({"change-" + name: session(events=(), changes=[c])
+                for name, c in changes.items()})
+    late = (5, 4, 0, (), ())
+    out.update({"history-event": session(changes=[late]),
+                "history-events": session(changes=[late[:2] + (2,) + late[3:]]),
+                "history-order": session(events=((6, 1, (), ()), (3, 1, (), ())), changes=()),
+                "history-far": session(events=[(7, 1, (), ())], changes=()),
+                "history-changes": session(events=(), changes=[(6, 0, 0, (), ()), late]),
+                "history-longer": session(events=(), changes=[(6, 0, 0, (), (1,))])})
+    return out
+
+
 def write(folder, files):
     os.makedirs(folder, exist_ok=True)
     for name, data in files.items():
@@ -465,6 +528,7 @@ def main():
     write(os.path.join(folder, "recall"), recall())
     write(os.path.join(folder, "map"), maps())
     write(os.path.join(folder, "runtime"), calls())
+    write(os.path.join(folder, "session"), sessions())
 
 
 if __name__ == "__main__":

@@ -170,6 +170,10 @@ static void commit(model *m, int i, uint64_t *r, pal__store *t)
 	if (random_below(r, 8) == 0 || c.keep_events > MAX_EVENTS - 4)
 		c.keep_events = (uint64_t)random_below(
 			r, smaller((int64_t)c.keep_events, MAX_EVENTS - 4) + 1);
+	if (random_below(r, 30) == 0)
+		c.keep = 0;
+	if (!c.keep && !c.change)
+		s->n_changes = 0;
 	int64_t more = random_below(r, 3) ? 32 : random_below(r, random_below(r, 2) ? 4 : 700);
 	c.ids = s->ids + c.keep;
 	c.events = s->events + c.keep_events;

@@ -1,0 +1,94 @@
+#include "serve/server.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+#include "serve/health.h"
+
+struct pal__server {
+	pal__service *service;
+	pal__http *http;
+	pal__health health;
+	pal__route *routes;
+};
+
+static size_t count(const pal__route *table)
+{
+	size_t n = 0;
+	while (table[n].method)
+		n++;
+	return n;
+}
+
+/* All tables in one. */
+static pal_status join(pal__server *s, const pal__route *const *tables, size_t n_tables,
+		       pal_error *err)
+{
+	size_t n = 1, at = 0;
+	for (size_t i = 0; i < n_tables; i++)
+		n += count(tables[i]);
+	s->routes = pal__calloc(n, sizeof *s->routes);
+	if (!s->routes)
+		return pal__fail_memory(err, "routes", n * sizeof *s->routes);
+	for (size_t i = 0; i < n_tables; i++) {
+		size_t more = count(tables[i]);
+		memcpy(s->routes + at, tables[i], more * sizeof *s->routes);
+		at += more;
+	}
+	return PAL_OK;
+}
+
+static pal_status start(pal__server *s, pal_model *model, const pal__server_options *options,
+			pal_error *err)
+{
+	const pal__route health[] = {
+		{"GET", "/health", pal__health_get, &s->health, true, 0},
+		{"GET", "/metrics", pal__metrics_get, &s->health, false, 0},
+		{0},
+	};
+	const pal__route *const tables[] = {health};
+	pal__http_options http = options->http;
+	pal_status status = pal__service_open(model, &options->service, &s->service, err);
+	s->health.service = s->service;
+	if (!status)
+		status = join(s, tables, sizeof tables / sizeof *tables, err);
+	http.routes = s->routes;
+	if (!status)
+		status = pal__http_start(&http, &s->http, err);
+	atomic_store(&s->health.http, s->http);
+	return status;
+}
+
+pal_status pal__server_start(pal_model *model, const pal__server_options *options,
+			     pal__server **out, pal_error *err)
+{
+	pal__server *s = pal__calloc(1, sizeof *s);
+	if (!s)
+		return pal__fail_memory(err, "the server", sizeof *s);
+	pal_status status = start(s, model, options, err);
+	if (status)
+		pal__server_stop(s, 0);
+	else
+		*out = s;
+	return status;
+}
+
+pal__http *pal__server_http(const pal__server *s)
+{
+	return s->http;
+}
+
+void pal__server_stop(pal__server *s, double wait_s)
+{
+	if (!s)
+		return;
+	atomic_store(&s->health.stopping, true);
+	if (s->http)
+		pal__http_stop_listening(s->http);
+	if (s->service)
+		pal__service_drain(s->service, wait_s);
+	pal__http_close(s->http);
+	pal__service_close(s->service);
+	pal__free(s->routes);
+	pal__free(s);
+}
