@@ -178,9 +178,11 @@ pal_status pal__options_set(const pal__option *options, const char *name, const 
 static pal_status read_configs(int argc, char **argv, const pal__option *options,
 			       const struct getopt_table *t, pal_error *err)
 {
+	char letters[sizeof t->letters + 1];
 	pal_status s = PAL_OK;
+	snprintf(letters, sizeof letters, "-%s", t->letters); /* in order: argv stays as it is */
 	optind = 0;
-	for (int c; !s && (c = getopt_long(argc, argv, t->letters, t->longs, NULL)) != -1;) {
+	for (int c; !s && (c = getopt_long(argc, argv, letters, t->longs, NULL)) != -1;) {
 		const pal__option *o = c == '?' || c == ':' ? NULL : find(options, c);
 		if (o && o->kind == PAL__OPTION_CONFIG)
 			s = pal__config_read(optarg, options, err);

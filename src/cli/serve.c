@@ -258,7 +258,7 @@ static pal_status serve(pal_model *model, const char *folder, pal_error *err)
 	if (s)
 		return s;
 	bool six = strchr(host, ':');
-	printf("%s://%s%s%s:%d/\n", tls_cert ? "https" : "http", six ? "[" : "", host,
+	printf("%s://%s%s%s:%d\n", tls_cert ? "https" : "http", six ? "[" : "", host,
 	       six ? "]" : "", pal__http_port(pal__server_http(server)));
 	if (o.grpc)
 		printf("gRPC at %s%s%s:%d\n", six ? "[" : "", host, six ? "]" : "",

@@ -6,6 +6,7 @@
 #include "base/topology.h"
 #include "model/vocab.h"
 #include "text/chat.h"
+#include "text/constraint.h"
 
 const pal__tokenizer *pal__model_tokenizer(const pal_model *m)
 {
@@ -237,4 +238,10 @@ pal_status pal_chat_format(const pal_model *m, const char *template_name,
 void pal_free(void *p)
 {
 	pal__free(p);
+}
+
+pal_status pal_constraint_json(const pal_model *m, const char *schema, size_t n,
+			       pal_constraint **out, pal_error *err)
+{
+	return pal__constraint_json(m->tokenizer, schema, n, out, err);
 }

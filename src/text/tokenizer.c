@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "base/mem.h"
+#include "text/trie.h"
 #include "text/utf8.h"
 #include "text/vocabulary.h"
 
@@ -422,6 +423,7 @@ void pal__tokenizer_free(pal__tokenizer *t)
 {
 	if (!t)
 		return;
+	pal__trie_free(t->trie);
 	pal__pre_free(&t->pre);
 	pal__specials_free(&t->specials);
 	pal__text_map_free(&t->text);

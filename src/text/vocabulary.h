@@ -27,7 +27,8 @@ struct pal__tokenizer {
 	pal__pair_map pairs; /* gpt2: merges */
 	uint32_t *ranks;     /* [n] spm: lower merges first */
 	pal__specials specials;
-	pal__pre pre; /* gpt2 */
+	pal__pre pre;                     /* gpt2 */
+	_Atomic(struct pal__trie *) trie; /* made when it is first asked for */
 };
 
 #endif
