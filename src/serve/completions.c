@@ -219,13 +219,12 @@ static void answer_all(struct completion *c, uint64_t owner)
 			    "array of such arrays");
 	if (n > MAX_PROMPTS)
 		pal__refuse(&c->f, "prompt", "must be at most %d prompts", MAX_PROMPTS);
-	for (size_t i = 0; i < n && !c->f.err.code; i++) {
-		const json_t *one = several ? json_array_get(prompt, i) : prompt;
-		if (json_is_string(one) || json_is_array(one))
-			answer_prompt(c, one, owner);
-		else
+	for (size_t i = 0; i < n && several; i++)
+		if (!json_is_string(json_array_get(prompt, i)) &&
+		    !json_is_array(json_array_get(prompt, i)))
 			pal__refuse(&c->f, "prompt", "item %zu is neither text nor token ids", i);
-	}
+	for (size_t i = 0; i < n && !c->f.err.code; i++)
+		answer_prompt(c, several ? json_array_get(prompt, i) : prompt, owner);
 }
 
 static void end_stream(struct completion *c)

@@ -222,10 +222,13 @@ static json_t *tools_json(const json_t *tools)
 {
 	json_t *all = json_array();
 	for (size_t i = 0; i < json_array_size(tools); i++) {
-		json_t *tool = json_array_get(tools, i);
-		all = pal__json_append(all,
-				       json_pack("{s:s?, s:O}", "type", pal__json_get(tool, "type"),
-						 "function", tool));
+		const json_t *tool = json_array_get(tools, i);
+		json_t *one = json_pack("{s:O*, s:{s:O*, s:O*, s:O*}}", "type",
+					json_object_get(tool, "type"), "function", "name",
+					json_object_get(tool, "name"), "description",
+					json_object_get(tool, "description"), "parameters",
+					json_object_get(tool, "parameters"));
+		all = pal__json_append(all, one);
 	}
 	return all;
 }

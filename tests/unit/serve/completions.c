@@ -21,8 +21,8 @@ static void replies(void **state)
 	expect("POST", TARGET, "{\"prompt\":[[65],[66,67]],\"n\":2,\"echo\":true,\"max_tokens\":1}",
 	       200,
 	       HEAD
-	       "\"choices\":[" CHOICE("0", "bx", "\"length\"") "," CHOICE("1", "bx", "\"length\"") "," CHOICE(
-		       "2", "cdx", "\"length\"") "," CHOICE("3", "cdx",
+	       "\"choices\":[" CHOICE("0", "Ax", "\"length\"") "," CHOICE("1", "Ax", "\"length\"") "," CHOICE(
+		       "2", "BCx", "\"length\"") "," CHOICE("3", "BCx",
 							    "\"length\"") "]," USAGE("3", "4", "7",
 										     "1") "}");
 	expect("POST", TARGET, "{\"prompt\":[\"a\",\"b\"],\"stop\":[\"y\"]}", 200,
@@ -31,13 +31,13 @@ static void replies(void **state)
 	/* nothing is generated */
 	expect("POST", TARGET, "{\"prompt\":[66,67],\"echo\":true,\"max_tokens\":0}", 200,
 	       HEAD
-	       "\"choices\":[" CHOICE("0", "cd", "\"length\"") "]," USAGE("2", "0", "2", "1") "}");
+	       "\"choices\":[" CHOICE("0", "BC", "\"length\"") "]," USAGE("2", "0", "2", "1") "}");
+	fake.script = "yz";
 	expect("POST", TARGET, "{\"prompt\":\"a\",\"logprobs\":2,\"max_tokens\":2}", 200,
-	       HEAD
-	       "\"choices\":[{\"index\":0,\"text\":\"xy\",\"logprobs\":{\"tokens\":[\"x\","
-	       "\"y\"],\"token_logprobs\":[-0.5,-0.5],\"top_logprobs\":[{\"x\":-0.5,\"\xc2\x9a\":"
-	       "-1.5},{\"y\":-0.5}],\"text_offset\":[0,1]},\"finish_reason\":\"length\"}]," USAGE(
-		       "1", "2", "3", "0") "}");
+	       HEAD "\"choices\":[{\"index\":0,\"text\":\"yz\",\"logprobs\":{\"tokens\":[\"y\","
+		    "\"z\"],\"token_logprobs\":[-0.5,-0.5],\"top_logprobs\":[{\"y\":-0.5,\"x\":"
+		    "-1.5},{\"z\":-0.5,\"x\":-1.5}],\"text_offset\":[0,1]},\"finish_reason\":"
+		    "\"length\"}]," USAGE("1", "2", "3", "0") "}");
 }
 
 static void streams(void **state)
@@ -46,14 +46,14 @@ static void streams(void **state)
 	fake.script = "x";
 	expect("POST", TARGET, "{\"prompt\":[65],\"stream\":true,\"echo\":true,\"n\":2}", 200,
 	       "[[\"\"," HEAD
-	       "\"choices\":[" CHOICE("0", "b", "null") "]}],[\"\"," HEAD "\"choices\":[" CHOICE(
+	       "\"choices\":[" CHOICE("0", "A", "null") "]}],[\"\"," HEAD "\"choices\":[" CHOICE(
 		       "0", "x",
 		       "null") "]}],[\"\"," HEAD
 			       "\"choices\":[" CHOICE(
 				       "0", "",
 				       "\"stop\"") "]}],[\"\"," HEAD
 						   "\"choices\":[" CHOICE(
-							   "1", "b",
+							   "1", "A",
 							   "null") "]}],[\"\"," HEAD
 								   "\"choices\":[" CHOICE(
 									   "1", "x",

@@ -60,7 +60,7 @@ static void replies(void **state)
 	fake.script = "Hi STOP or HALT";
 	expect("POST", TARGET, "{" HI ",\"stop_sequences\":[\"HALT\",\"STOP\"]}", 200,
 	       MESSAGE("{\"type\":\"text\",\"text\":\"Hi \"}", "\"stop_sequence\"", "\"STOP\"",
-		       USAGE("20", "19", "7")));
+		       USAGE("18", "17", "7")));
 	fake.script = "Hi";
 	expect("POST", TARGET, "{" HI ",\"thinking\":{\"type\":\"enabled\"},\"temperature\":0}",
 	       200,
@@ -81,7 +81,7 @@ static void replies(void **state)
 		       "\"text\",\"text\":\"So\"},{\"type\":\"tool_use\",\"id\":\"toolu_#\","
 		       "\"name\":"
 		       "\"f\",\"input\":{\"a\":1}}",
-		       "\"tool_use\"", "null", USAGE("59", "58", "73")));
+		       "\"tool_use\"", "null", USAGE("57", "57", "73")));
 	fake.script = "abc";
 	expect("POST", TARGET,
 	       "{\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":"
@@ -100,7 +100,7 @@ static void streams(void **state)
 	       "{\"max_tokens\":99,\"messages\":[{\"role\":\"user\",\"content\":\"hey\"}]," TOOLS
 	       ",\"thinking\":{\"type\":\"enabled\"},\"stream\":true}",
 	       200,
-	       "[" START(USAGE("59", "58", "0")) BLOCK(
+	       "[" START(USAGE("57", "57", "0")) BLOCK(
 		       "0", "{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"\"}")
 		       DELTA("0", "{\"type\":\"thinking_delta\",\"thinking\":\"h\"}") STOP("0")
 			       BLOCK("1", "{\"type\":\"text\",\"text\":\"\"}") DELTA(
@@ -110,7 +110,7 @@ static void streams(void **state)
 					       DELTA("2", "{\"type\":\"input_json_delta\","
 							  "\"partial_json\":\"{}\"}") STOP("2")
 						       END("\"tool_use\"", "null",
-							   USAGE("59", "58", "65")) "]");
+							   USAGE("57", "57", "66")) "]");
 	fake.script = "";
 	expect("POST", TARGET, "{" HI ",\"stream\":true,\"thinking\":{\"type\":\"enabled\"}}", 200,
 	       "[" START(USAGE("11", "11", "0")) BLOCK("0", "{\"type\":\"text\",\"text\":\"\"}")
