@@ -153,13 +153,13 @@ static pal_status report(const work *w, pal_error *err)
 	return pal__out_json(
 		json_pack("{s:s, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:o, s:o, s:{s:o, s:I, "
 			  "s:s}}",
-			  "engine", "palimpsest", "corpus", pal__json_text(out, strlen(out)),
+			  "engine", "palimpsest", "corpus", pal__json_string(out, strlen(out)),
 			  "tokens", (json_int_t)n, "documents", (json_int_t)w->text.documents,
 			  "text_bytes", (json_int_t)w->text_bytes, "bytes", (json_int_t)bytes,
 			  "read_s", w->read_s, "write_s", w->write_s, "rss_bytes",
 			  (json_int_t)pal__process_memory("VmHWM"), "machine", pal__json_machine(),
 			  "build", pal__json_build(), "vocabulary", "file",
-			  pal__json_text(w->model, strlen(w->model)), "tokens",
+			  pal__json_string(w->model, strlen(w->model)), "tokens",
 			  (json_int_t)pal__tokenizer_n_tokens(w->tokenizer), "hash", hash),
 		err);
 }

@@ -85,7 +85,7 @@ static json_t *memory_json(const struct memory *m)
 {
 	if (m->err.code)
 		return json_pack("{s:o}", "error",
-				 pal__json_text(m->err.text, strlen(m->err.text)));
+				 pal__json_string(m->err.text, strlen(m->err.text)));
 	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:s}", "weight_bytes",
 			 (json_int_t)m->info.weight_bytes, "kv_bytes_per_token",
 			 (json_int_t)m->kv_token, "n_ctx", (json_int_t)m->n_ctx, "kv_bytes",

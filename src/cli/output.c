@@ -173,7 +173,7 @@ static const char *proc_field(const char *path, const char *name, char *buffer, 
 
 /* --- JSON ----------------------------------------------------------------- */
 
-json_t *pal__json_text(const char *text, size_t n)
+json_t *pal__json_string(const char *text, size_t n)
 {
 	/* An invalid byte takes three bytes as U+FFFD. */
 	char *valid = n < SIZE_MAX / 3 ? pal__alloc(3 * n + 1) : NULL;
@@ -233,8 +233,8 @@ json_t *pal__json_model(const char *path, const pal_model_info *info)
 	char hash[17];
 	snprintf(hash, sizeof hash, "%016llx", (unsigned long long)info->hash);
 	return json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:s, s:i, s:b}", "file",
-			 pal__json_text(path, strlen(path)), "name",
-			 pal__json_text(info->name, strlen(info->name)), "arch", info->arch, "hash",
+			 pal__json_string(path, strlen(path)), "name",
+			 pal__json_string(info->name, strlen(info->name)), "arch", info->arch, "hash",
 			 hash, "parameters", (json_int_t)info->n_params, "weight_bytes",
 			 (json_int_t)info->weight_bytes, "isa", info->isa, "n_vocab", info->n_vocab,
 			 "from_cache", info->from_cache);

@@ -50,7 +50,7 @@ void pal__bar_end(pal__bar *b);
 const char *pal__human_bytes(uint64_t n, char buffer[32]);
 
 /* A JSON string of bytes; what is not UTF-8 becomes U+FFFD. NULL: no memory. */
-json_t *pal__json_text(const char *text, size_t n);
+json_t *pal__json_string(const char *text, size_t n);
 json_t *pal__json_ids(const int32_t *ids, size_t n);
 
 /* The parts that every JSON report carries: machine, build, model. */

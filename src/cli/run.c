@@ -248,7 +248,7 @@ static json_t *json_parameters(const struct run *r)
 {
 	json_t *list = json_array();
 	for (size_t i = 0; i < stops.n; i++)
-		json_array_append_new(list, pal__json_text(stops.items[i], strlen(stops.items[i])));
+		json_array_append_new(list, pal__json_string(stops.items[i], strlen(stops.items[i])));
 	return json_pack("{s:I, s:I, s:s, s:s, s:s, s:i, s:I, s:o, s:o, s:b, s:b}", "n",
 			 (json_int_t)n_predict, "ctx", (json_int_t)r->n_ctx, "kv", engine.kv,
 			 "kv_type", engine.kv_type, "draft", engine.draft, "threads",
@@ -281,7 +281,7 @@ static pal_status report_json(const struct run *r, const pal_session *s, pal_err
 				       json_parameters(r), "prompt_ids",
 				       pal__json_ids(r->prompt, r->n_prompt), "ids",
 				       pal__json_ids(log, n), "text",
-				       pal__json_text(r->text ? r->text : "", r->n_text), "stop",
+				       pal__json_string(r->text ? r->text : "", r->n_text), "stop",
 				       stop_name(r->result.stop), "timings", timings, "memory",
 				       memory, "drafts", drafts),
 			     err);

@@ -246,9 +246,9 @@ static void raise_limits(void)
 	setrlimit(RLIMIT_NOFILE, &files);
 }
 
-static pal_status serve(pal_model *model, const char *folder, pal_error *err)
+static pal_status serve(const char *path, pal_model *model, const char *folder, pal_error *err)
 {
-	pal__server_options o = {0};
+	pal__server_options o = {.api = {.path = path}};
 	pal__server *server = NULL;
 	pal_status s = fill_options(model, folder, &o, err);
 	if (!s)
@@ -283,7 +283,7 @@ static pal_status run(const char *path, pal_error *err)
 	raise_limits();
 	s = choose_folder(folder, err);
 	if (!s)
-		s = serve(model, folder, err);
+		s = serve(path, model, folder, err);
 	pal__engine_close(&engine, model);
 	return s;
 }

@@ -12,6 +12,7 @@ struct pal__server {
 	pal__service *service;
 	pal__http *http;
 	pal__health health;
+	pal__api *api;
 	pal__route *routes;
 	pal__grpc *grpc;
 };
@@ -69,12 +70,14 @@ static pal_status start(pal__server *s, pal_model *model, const pal__server_opti
 		{"GET", "/metrics", pal__metrics_get, &s->health, false, 0},
 		{0},
 	};
-	const pal__route *const tables[] = {health};
 	pal__http_options http = options->http;
+	pal__api_options api = options->api;
 	pal_status status = pal__service_open(model, &options->service, &s->service, err);
-	s->health.service = s->service;
+	s->health.service = api.service = s->service;
 	if (!status)
-		status = join(s, tables, sizeof tables / sizeof *tables, err);
+		status = pal__api_new(&api, &s->api, err);
+	if (!status)
+		status = join(s, (const pal__route *[]){health, pal__api_routes(s->api)}, 2, err);
 	http.routes = s->routes;
 	if (!status)
 		status = pal__http_start(&http, &s->http, err);
@@ -119,6 +122,7 @@ void pal__server_stop(pal__server *s, double wait_s)
 		pal__service_drain(s->service, fmax(until - pal__now(), 0));
 	pal__http_close(s->http);
 	pal__service_close(s->service);
+	pal__api_free(s->api);
 	pal__free(s->routes);
 	pal__free(s);
 }

@@ -7,13 +7,14 @@
 #ifndef PAL_SERVE_SERVER_H
 #define PAL_SERVE_SERVER_H
 
-#include "serve/http.h"
+#include "serve/api.h"
 
 typedef struct pal__server pal__server;
 
 typedef struct {
 	pal__service_options service;
 	pal__http_options http; /* its routes are the server's own */
+	pal__api_options api;   /* its service is the server's own */
 	bool grpc;     /* serve gRPC, too, for whom HTTP lets in: same host, keys and TLS */
 	int grpc_port; /* 0: any */
 } pal__server_options;

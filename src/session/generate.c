@@ -18,6 +18,7 @@
 #include "draft/sample.h"
 #include "model/model.h"
 #include "session/session.h"
+#include "text/constraint.h"
 #include "text/tokenizer.h"
 #include "text/utf8.h"
 
@@ -137,12 +138,42 @@ struct generation {
 	const int32_t
 		*along; /* [n_along] what comes, of which n_tokens have; NULL: what is sampled */
 	size_t n_along;
+	float *allowed;       /* [n_vocab] logits under a constraint, or NULL */
+	const uint64_t *mask; /* of the last next(); NULL: any token */
 	pal_logprob chosen, top[PAL_MAX_LOGPROBS]; /* of the last next(), if asked for */
 	int n_top;
 	bool done;
 	pal_status status; /* of a token */
 	pal_error *err;
 };
+
+static bool is_allowed(const uint64_t *mask, size_t id)
+{
+	return !mask || mask[id / 64] >> id % 64 & 1;
+}
+
+/* The last logits, those of tokens that may not come at -inf. */
+static const float *logits_now(struct generation *g)
+{
+	const float *x = pal_session_logits(g->s);
+	size_t n = g->s->model->h.n_vocab;
+	g->mask = g->allowed ? pal__constraint_mask(g->t.options->constraint) : NULL;
+	if (!g->mask)
+		return x;
+	for (size_t i = 0; i < n; i++)
+		g->allowed[i] = is_allowed(g->mask, i) ? x[i] : -INFINITY;
+	return g->allowed;
+}
+
+/* Where nothing that may come is a number, any of it will do. */
+static int32_t first_allowed(const struct generation *g, int32_t id)
+{
+	size_t n = g->s->model->h.n_vocab;
+	for (size_t i = 0; !is_allowed(g->mask, (size_t)id) && i < n; i++)
+		if (is_allowed(g->mask, i))
+			return (int32_t)i;
+	return id;
+}
 
 /* Joins the likeliest so far, most likely first; of equal ones the smaller id. */
 static void rank(struct generation *g, int32_t id, float logit)
@@ -167,7 +198,8 @@ static void tell_logprobs(struct generation *g, int32_t id)
 	g->n_top = 0;
 	for (size_t i = 0; i < n; i++) {
 		sum += x[i] <= most ? pal__exp_neg((double)x[i] - (double)most) : 0;
-		rank(g, (int32_t)i, x[i]);
+		if (is_allowed(g->mask, i))
+			rank(g, (int32_t)i, x[i]);
 	}
 	double total = (double)most + log(sum);
 	for (int i = 0; i < g->n_top; i++)
@@ -182,8 +214,9 @@ static int32_t next(void *user)
 	size_t n = (size_t)g->result.n_tokens;
 	if (g->along)
 		return n < g->n_along ? g->along[n] : -1;
-	int32_t id = pal__sample(g->sampler, pal_session_logits(g->s), pal_session_log(g->s),
+	int32_t id = pal__sample(g->sampler, logits_now(g), pal_session_log(g->s),
 				 pal_session_length(g->s));
+	id = first_allowed(g, id);
 	if (g->t.options->on_logprobs)
 		tell_logprobs(g, id);
 	return id;
@@ -205,7 +238,13 @@ static bool kept(void *user, int32_t id)
 				  id, PAL__MAX_TOKEN_BYTES);
 		return false;
 	}
+	if (g->allowed)
+		pal__constraint_take(o->constraint, id);
 	g->done = report(&g->t, id, from, &g->result.stop);
+	if (!g->done && g->allowed && pal__constraint_done(o->constraint)) {
+		g->result.stop = PAL_STOP_END;
+		g->done = true;
+	}
 	if (!g->done && !o->ignore_end && pal__token_is_end(g->t.detok.t, id)) {
 		g->result.stop = PAL_STOP_END;
 		g->done = true;
@@ -317,9 +356,16 @@ static pal_status run(struct generation *g, const pal_generate_options *options,
 		return status;
 	pal_model_get_info(pal__session_model(g->s), &info);
 	status = pal__sampler_new(info.n_vocab, &options->sampling, &g->sampler, err);
+	if (!status && options->constraint && !g->along) {
+		size_t bytes = (size_t)info.n_vocab * sizeof *g->allowed;
+		g->allowed = pal__alloc(bytes);
+		status = g->allowed ? PAL_OK : pal__fail_memory(err, "allowed tokens", bytes);
+		pal__constraint_begin(options->constraint);
+	}
 	if (!status)
 		status = generate(g, err);
 	pal__sampler_free(g->sampler);
+	pal__free(g->allowed);
 	pal__free(g->t.text);
 	if (status)
 		return status;

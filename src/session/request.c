@@ -104,6 +104,8 @@ static pal_status append(request *q, const int32_t *ids, size_t n, pal_error *er
 static bool ends(const request *q, int32_t id)
 {
 	const pal__record *r = &q->l->r;
+	if (q->job->generate->ignore_end)
+		return false;
 	for (int i = 0; q->job->own_eos && i < r->n_eos; i++)
 		if (r->eos[i] == id)
 			return true;

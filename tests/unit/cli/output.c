@@ -36,7 +36,7 @@ static void any_bytes_make_a_json_string(void **state)
 {
 	static const char bad[] = "a\xff\xc3"
 				  "b\xe2\x82\xac\xe2\x82";
-	json_t *j = pal__json_text(bad, sizeof bad - 1);
+	json_t *j = pal__json_string(bad, sizeof bad - 1);
 	(void)state;
 	assert_non_null(j);
 	/* A cut-off character is as many signs as it has bytes. */
@@ -44,7 +44,7 @@ static void any_bytes_make_a_json_string(void **state)
 						  "b\xe2\x82\xac"
 						  "\xef\xbf\xbd\xef\xbf\xbd");
 	json_decref(j);
-	j = pal__json_text("", 0);
+	j = pal__json_string("", 0);
 	assert_string_equal(json_string_value(j), "");
 	json_decref(j);
 }
