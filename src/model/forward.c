@@ -1,4 +1,3 @@
-
 #include "model/forward.h"
 
 #include <assert.h>
