@@ -94,7 +94,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	snprintf(method, sizeof method, "%.*s", (int)(blank - text - 1), text + 1);
 	snprintf(target, sizeof target, "%.*s", (int)(line - blank - 1), blank + 1);
 	int64_t live = pal__mem_live();
-	json_set_alloc_funcs(pal__alloc, pal__free);
 	fake_start("qwen3", false);
 	CHECK(fake_call("POST", "/v1/sessions", "{}", 2)->status == 200);
 	choose(data[0]);
