@@ -31,7 +31,8 @@ static const char *config, *host = "127.0.0.1", *data_dir, *memory_limit, *key_f
 static int64_t port = 8080, grpc_port = -1, max_sessions, max_queue, max_tokens, max_connections,
 	       each, ttl, idle;
 static float rate, max_wait;
-static bool anyone, sync_commits;
+static const char *model_name, *template_name;
+static bool anyone, sync_commits, any_model;
 
 static const pal__option options[] = {
 	PAL__CONFIG("config", 0, &config,
@@ -68,6 +69,10 @@ static const pal__option options[] = {
 		 "seconds until an unused session is written out (default 300)"),
 	PAL__INT("ttl", 0, &ttl, 1, 1e9,
 		 "seconds until an unused session is deleted (default: never)"),
+	PAL__TEXT("model-name", 0, &model_name, "NAME",
+		  "what requests call the model (default: its own name)"),
+	PAL__FLAG("any-model", 0, &any_model, "requests may name any model, and get this one"),
+	PAL__OPTION_TEMPLATE(template_name),
 	PAL__FLAG("sync", 0, &sync_commits, "commits survive the loss of power, too"),
 	PAL__OPTION_CTX(engine, "tokens of a session with --kv full"),
 	PAL__OPTIONS_KV(engine),
@@ -202,9 +207,13 @@ static pal_status choose_budget(const pal_model *model, pal_session_options *o, 
 	return pal_session_need(model, &full, &o->kv_budget, &scratch, err);
 }
 
-static pal_status fill_options(const pal_model *model, const char *folder, pal__server_options *o,
-			       pal_error *err)
+static pal_status fill_options(const pal_model *model, const char *path, const char *folder,
+			       pal__server_options *o, pal_error *err)
 {
+	o->api = (pal__api_options){.name = model_name,
+				    .path = path,
+				    .template_name = template_name,
+				    .any_model = any_model};
 	o->service =
 		(pal__service_options){.session = pal__engine_session(&engine, engine.ctx),
 				       .draft = strcmp(engine.draft, "none") ? engine.draft : NULL,
@@ -246,11 +255,11 @@ static void raise_limits(void)
 	setrlimit(RLIMIT_NOFILE, &files);
 }
 
-static pal_status serve(const char *path, pal_model *model, const char *folder, pal_error *err)
+static pal_status serve(pal_model *model, const char *path, const char *folder, pal_error *err)
 {
-	pal__server_options o = {.api = {.path = path}};
+	pal__server_options o = {0};
 	pal__server *server = NULL;
-	pal_status s = fill_options(model, folder, &o, err);
+	pal_status s = fill_options(model, path, folder, &o, err);
 	if (!s)
 		s = catch_signals(err);
 	if (!s)
@@ -283,7 +292,7 @@ static pal_status run(const char *path, pal_error *err)
 	raise_limits();
 	s = choose_folder(folder, err);
 	if (!s)
-		s = serve(path, model, folder, err);
+		s = serve(model, path, folder, err);
 	pal__engine_close(&engine, model);
 	return s;
 }

@@ -179,7 +179,8 @@ static json_t *token_json(const pal__answer *a, pal_logprob p)
 static void likely(void *user, pal_logprob chosen, const pal_logprob *top, int n_top)
 {
 	pal__answer *a = user;
-	if (a->f->err.code || pal_token_is_end(a->api->model, chosen.id))
+	/* A turn's end is no text; a session tells of every id. */
+	if (a->f->err.code || (!a->wants_ids && pal_token_is_end(a->api->model, chosen.id)))
 		return;
 	json_t *list = json_array();
 	for (int i = 0; i < n_top; i++)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "model/model.h"
 #include "serve/json.h"
 
 /* --- tools ------------------------------------------------------------------- */
@@ -399,7 +400,7 @@ pal_status pal__ask_constraint(const pal__api *api, const pal__ask *ask, pal_con
 		return from_schema(api, ask->schema, out, f);
 	if (!pal__ask_calls(ask))
 		return PAL_OK;
-	return pal__tools_constraint(api->model, api->family, ask->tools,
+	return pal__tools_constraint(pal__model_tokenizer(api->model), api->family, ask->tools,
 				     ask->choice == PAL__CALL_REQUIRED ? PAL__TOOLS_REQUIRED
 								       : PAL__TOOLS_AUTO,
 				     ask->only, ask->parallel, out, &f->err);

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "serve/grpc.h"
 #include "serve/health.h"
+#include "serve/page.h"
 
 struct pal__server {
 	pal__service *service;
@@ -77,7 +78,10 @@ static pal_status start(pal__server *s, pal_model *model, const pal__server_opti
 	if (!status)
 		status = pal__api_new(&api, &s->api, err);
 	if (!status)
-		status = join(s, (const pal__route *[]){health, pal__api_routes(s->api)}, 2, err);
+		status = join(
+			s,
+			(const pal__route *[]){health, pal__api_routes(s->api), pal__page_routes},
+			3, err);
 	http.routes = s->routes;
 	if (!status)
 		status = pal__http_start(&http, &s->http, err);

@@ -8,6 +8,7 @@
 #define PAL_SERVE_SERVER_H
 
 #include "serve/api.h"
+#include "serve/http.h"
 
 typedef struct pal__server pal__server;
 

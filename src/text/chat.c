@@ -244,11 +244,12 @@ static const struct family {
 	const char *name;
 	pal_status (*format)(const struct chat *c, struct out *o, pal_error *err);
 	bool thinks;
+	const char *result; /* the role of a tool's results, if they have one */
 } families[] = {
-	{"chatml", format_chatml, false},
-	{"qwen3", format_qwen3, true},
-	{"llama3", format_llama3, false},
-	{"gemma", format_gemma, false},
+	{"chatml", format_chatml, false, NULL},
+	{"qwen3", format_qwen3, true, NULL},
+	{"llama3", format_llama3, false, "ipython"},
+	{"gemma", format_gemma, false, NULL},
 };
 
 const char *pal__chat_names(void)
@@ -283,7 +284,8 @@ static pal_status check(const struct chat *c, const struct family *f, pal_error 
 		if (!m->role || !m->content)
 			return pal__fail(err, PAL_EINVAL, "message %zu has no %s", i + 1,
 					 m->role ? "content" : "role");
-		if (!is_role(m, "system") && !is_role(m, "user") && !is_role(m, "assistant"))
+		if (!is_role(m, "system") && !is_role(m, "user") && !is_role(m, "assistant") &&
+		    !(f->result && is_role(m, f->result)))
 			return pal__fail(
 				err, PAL_EINVAL,
 				"message %zu is of role %.64s: the template %s has system, "

@@ -4,8 +4,9 @@
  * "qwen3" (ChatML with Qwen3's thinking blocks), "llama3", "gemma". The family is
  * recognised by the markers in GGUF's tokenizer.chat_template. What each writes
  * equals what the family's original template renders for system, user and
- * assistant messages; but a system message that the template would make up is not written,
- * and the order of roles that a model was not trained for is refused.
+ * assistant messages, and those that bring a tool's results (llama3's role for them is ipython);
+ * but a system message that the template would make up is not written, and the order of roles that
+ * a model was not trained for is refused.
  */
 #ifndef PAL_TEXT_CHAT_H
 #define PAL_TEXT_CHAT_H

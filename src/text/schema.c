@@ -19,7 +19,7 @@ typedef struct {
 	int32_t rule;
 	const json_t *root; /* of references; NULL where there can be none */
 	json_t *about;      /* owned; TEXTS, OTHER_KEYS: a list of strings */
-	char *text;         /* of `about`, freed with free: jansson made it */
+	char *text;         /* of `about`, freed with pal__json_free */
 	uint64_t hash;
 } made_rule;
 
@@ -46,7 +46,7 @@ void pal__schemas_free(pal__schemas *s)
 		return;
 	for (size_t i = 0; i < s->n; i++) {
 		json_decref(s->rules[i].about);
-		free(s->rules[i].text);
+		pal__json_free(s->rules[i].text);
 	}
 	pal__free(s->rules);
 	pal__free(s);
@@ -93,7 +93,7 @@ static int32_t rule_of(pal__schemas *s, rule_kind kind, const json_t *root, json
 			return r.rule;
 	}
 	json_decref(about);
-	free(r.text);
+	pal__json_free(r.text);
 	return failed(s) ? -1 : r.rule;
 }
 
@@ -159,9 +159,8 @@ static int32_t enumerated_whole(pal__schemas *s, const json_t *v, int32_t to)
 	return schema ? to : -1;
 }
 
-static int32_t enumerated(pal__schemas *s, const json_t *plain, int32_t to)
+static int32_t enumerated(pal__schemas *s, const json_t *plain, unsigned types, int32_t to)
 {
-	unsigned types = json_object_get(plain, "type") ? pal__schema_types(plain) : PAL__TYPE_ANY;
 	json_t *v, *texts = json_array();
 	int32_t out = -1;
 	size_t i;
@@ -171,6 +170,8 @@ static int32_t enumerated(pal__schemas *s, const json_t *plain, int32_t to)
 		json_decref(texts);
 		return -1;
 	}
+	if (json_object_get(plain, "type"))
+		types &= pal__schema_types(plain);
 	json_array_foreach(json_object_get(plain, "enum"), i, v)
 	{
 		if (!(pal__value_type(v) & types) || failed(s))
@@ -187,7 +188,7 @@ static int32_t enumerated(pal__schemas *s, const json_t *plain, int32_t to)
 			else
 				out = pal__form_split(
 					s->f, pal__form_literal(s->f, text, strlen(text), to), out);
-			free(text);
+			pal__json_free(text);
 		}
 	}
 	if (!texts)
@@ -257,17 +258,18 @@ static int32_t number(pal__schemas *s, const json_t *plain, unsigned types, int3
 	return pal__form_number(s->f, l, to);
 }
 
-static int32_t plain_value(pal__schemas *s, const json_t *root, const json_t *plain, int32_t to)
+static int32_t plain_value(pal__schemas *s, const json_t *root, const json_t *plain, unsigned types,
+			   int32_t to)
 {
 	static const struct {
 		unsigned type;
 		rule_kind kind;
 	} called[] = {
 		{PAL__TYPE_STRING, STRING}, {PAL__TYPE_ARRAY, ARRAY}, {PAL__TYPE_OBJECT, OBJECT}};
-	unsigned types = pal__schema_types(plain);
 	int32_t out = -1;
 	if (json_object_get(plain, "enum"))
-		return enumerated(s, plain, to);
+		return enumerated(s, plain, types, to);
+	types &= pal__schema_types(plain);
 	if (types & PAL__TYPE_NULL)
 		out = pal__form_literal(s->f, "null", 4, to);
 	if (types & PAL__TYPE_BOOLEAN) {
@@ -286,7 +288,8 @@ static int32_t plain_value(pal__schemas *s, const json_t *root, const json_t *pl
 	return out;
 }
 
-static int32_t value(pal__schemas *s, const json_t *root, const json_t *schema, int32_t to)
+static int32_t value_of(pal__schemas *s, const json_t *root, const json_t *schema, unsigned types,
+			int32_t to)
 {
 	json_t *all = failed(s) || to < 0 ? NULL : pal__schema_plain(&s->m, root, schema), *plain;
 	int32_t out = -1;
@@ -294,15 +297,20 @@ static int32_t value(pal__schemas *s, const json_t *root, const json_t *schema, 
 	json_array_foreach(all, i, plain)
 	{
 		if (!failed(s))
-			out = pal__form_split(s->f, plain_value(s, root, plain, to), out);
+			out = pal__form_split(s->f, plain_value(s, root, plain, types, to), out);
 	}
 	json_decref(all);
 	return failed(s) ? -1 : out;
 }
 
-int32_t pal__schemas_value(pal__schemas *s, const json_t *root, int32_t to)
+static int32_t value(pal__schemas *s, const json_t *root, const json_t *schema, int32_t to)
 {
-	return value(s, root, root, to);
+	return value_of(s, root, schema, PAL__TYPE_ANY, to);
+}
+
+int32_t pal__schemas_value(pal__schemas *s, const json_t *root, bool object, int32_t to)
+{
+	return value_of(s, root, root, object ? PAL__TYPE_OBJECT : PAL__TYPE_ANY, to);
 }
 
 /* --- objects and arrays ----------------------------------------------------- */
@@ -678,7 +686,7 @@ pal_status pal__schema_form(const char *schema, size_t n, pal__form *out, pal_er
 		status = pal__schemas_new(&f, &s, err);
 	if (!status) {
 		int32_t text = pal__form_rule_new(&f, 0, 0, PAL__FORM_MANY);
-		int32_t start = pal__schemas_value(s, root, pal__form_end(&f, text));
+		int32_t start = pal__schemas_value(s, root, false, pal__form_end(&f, text));
 		if (!f.status)
 			f.rules[text].start = start;
 		status = pal__schemas_finish(s, "the schema", err);

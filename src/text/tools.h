@@ -2,7 +2,8 @@
  *
  * "chatml" and "qwen3": a list in <tools></tools> in the system message, calls in
  * <tool_call></tool_call>, results in <tool_response></tool_response> of a user's turn.
- * "llama3": as its own template does it. Families without tools: PAL_EUNSUPPORTED.
+ * "llama3": as its own template does it with the tools in the system message and no date given:
+ * a call is the whole message, and so is its result. Families without tools: PAL_EUNSUPPORTED.
  *
  * Tools are OpenAI's: an array of {"type":"function","function":{"name","description",
  * "parameters"}} as JSON text.
@@ -13,6 +14,8 @@
 #include <jansson.h>
 
 #include "text/constraint.h"
+
+#define PAL__TOOL_NAME 256 /* bytes of a tool's name */
 
 /* The system message's text: `system` (NULL: none) and the tools. *text is freed with pal__free. */
 pal_status pal__tools_system(const char *family, const char *system, const json_t *tools,
@@ -49,8 +52,11 @@ typedef enum {
 } pal__tools_choice;
 
 /* A constraint under which calls are valid: a tool's name, and arguments of its parameters'
- * schema. only: the one tool that may be called, or NULL. parallel: more than one call. */
-pal_status pal__tools_constraint(const pal_model *model, const char *family, const json_t *tools,
+ * schema (none: an empty object). only: the one tool that may be called, or NULL. parallel: more
+ * than one call. A call is laid out as the families' templates do it; what is begun (for llama3:
+ * a reply that starts with a brace) is a call, and what follows one is another one or the end.
+ * Errors: those of pal__schema_form; PAL_EINVAL (tools, or `only` is none of them). */
+pal_status pal__tools_constraint(const pal__tokenizer *t, const char *family, const json_t *tools,
 				 pal__tools_choice choice, const char *only, bool parallel,
 				 pal_constraint **out, pal_error *err);
 

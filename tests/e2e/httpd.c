@@ -1,4 +1,4 @@
-/* A server with a few handlers, for http.py: httpd NAME=VALUE...
+/* A server with a few handlers, for transport.py: httpd NAME=VALUE...
  *
  * It prints its port, then a line for each line of standard input that is an order: "reload",
  * "quiet" (listen no more), "gone" (how many handlers have seen their client go), "live"
@@ -179,6 +179,9 @@ static void order(pal__http *h, const char *line)
 		printf("%lld\n", (long long)pal__mem_live());
 	} else if (!strcmp(line, "fds\n")) {
 		printf("%d\n", count_fds());
+	} else if (!strncmp(line, "fail ", 5)) {
+		pal__mem_fail_after(strtol(line + 5, NULL, 10));
+		puts("ok");
 	} else if (!strcmp(line, "metrics\n")) {
 		char *text = NULL;
 		size_t n = 0, cap = 0;

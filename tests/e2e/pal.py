@@ -18,7 +18,7 @@ from tap import TapRunner
 from terminal import Terminal
 
 PAL, MODEL, MANPAGE = (os.path.abspath(a) for a in sys.argv[1:4])
-COMMANDS = ("run", "chat", "tokenize", "logits", "inspect", "bench", "fit", "recall", "check")
+COMMANDS = ("run", "chat", "tokenize", "logits", "inspect", "bench", "fit", "recall", "check", "serve")
 TASKS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../training/tasks.json")
 NEEDS = {"recall": ("--tasks", TASKS, "--filler", TASKS)}
 PROMPT = "Hello, there. The answer is"

@@ -12,9 +12,9 @@
 
 #include "../text/small_vocab.h"
 #include "base/mem.h"
-#include "fake_form.h"
 #include "model/model.h"
 #include "serve/api.h"
+#include "serve/json.h"
 #include "serve/uri.h"
 
 typedef struct {
