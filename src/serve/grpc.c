@@ -8,6 +8,7 @@
 #include <grpc/support/log.h>
 #include <netdb.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -609,6 +610,35 @@ static pal_status listen_at(pal__grpc *g, const pal__grpc_options *o, const char
 	return PAL_OK;
 }
 
+/* What ends a program is for its own threads, not for ours and the core's, which are born now and
+ * inherit this. before: what to go back to. */
+static void block_signals(sigset_t *before)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	pthread_sigmask(SIG_BLOCK, &set, before);
+}
+
+/* g is zeroed but for its locks. On failure it is for pal__grpc_stop. */
+static pal_status start_server(pal__grpc *g, pal__service *service, const pal__grpc_options *o,
+			       const char *host, pal_error *err)
+{
+	grpc_init();
+	g->queue = grpc_completion_queue_create_for_next(NULL);
+	g->server = make_server();
+	grpc_server_register_completion_queue(g->server, g->queue, NULL);
+	pal_status status = pal__runtime_open(service, &g->runtime, err);
+	if (!status)
+		status = listen_at(g, o, host, err);
+	if (!status && pthread_create(&g->loop, NULL, loop, g))
+		status = pal__fail(err, PAL_EIO, "no thread could be made for gRPC");
+	g->looping = !status;
+	return status;
+}
+
 pal_status pal__grpc_start(pal__service *service, const pal__grpc_options *options, pal__grpc **out,
 			   pal_error *err)
 {
@@ -624,17 +654,10 @@ pal_status pal__grpc_start(pal__service *service, const pal__grpc_options *optio
 	init_cond(&g->quiet);
 	if (!getenv("GRPC_VERBOSITY"))
 		gpr_set_log_function(silent);
-	grpc_init();
-	g->queue = grpc_completion_queue_create_for_next(NULL);
-	g->server = make_server();
-	grpc_server_register_completion_queue(g->server, g->queue, NULL);
-	status = pal__runtime_open(service, &g->runtime, err);
-	if (!status)
-		status = listen_at(g, options, host, err);
-	if (!status && pthread_create(&g->loop, NULL, loop, g))
-		status = pal__fail(err, PAL_EIO, "no thread could be made for gRPC");
-	else if (!status)
-		g->looping = true;
+	sigset_t before;
+	block_signals(&before);
+	status = start_server(g, service, options, host, err);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (status) {
 		pal__grpc_stop(g, 0);
 		return status;
