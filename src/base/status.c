@@ -3,6 +3,32 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+/* Bytes of the character at c, which a NUL ends at the latest; 0: there is none (RFC 3629), or one
+ * that is not printed. */
+static int character(const unsigned char *c)
+{
+	int n = *c < 0x80 ? *c >= 0x20 : *c < 0xc2 ? 0 : *c < 0xe0 ? 2 : *c < 0xf0 ? 3 : 4;
+	unsigned low = *c == 0xe0 ? 0xa0 : *c == 0xf0 ? 0x90 : 0x80;
+	unsigned high = *c == 0xed ? 0x9f : *c == 0xf4 ? 0x8f : 0xbf;
+	if (*c > 0xf4 || (n > 1 && (c[1] < low || c[1] > high)))
+		return 0;
+	for (int i = 2; i < n; i++)
+		if ((c[i] & 0xc0) != 0x80)
+			return 0;
+	return n;
+}
+
+/* What is quoted may hold anything, and be cut anywhere: the text stays one line of UTF-8. */
+static void tidy(char *text)
+{
+	for (unsigned char *c = (unsigned char *)text; *c;) {
+		int n = character(c);
+		if (!n)
+			*c = '?';
+		c += n ? n : 1;
+	}
+}
+
 pal_status pal__fail(pal_error *err, pal_status code, const char *fmt, ...)
 {
 	if (err) {
@@ -11,6 +37,7 @@ pal_status pal__fail(pal_error *err, pal_status code, const char *fmt, ...)
 		err->code = code;
 		vsnprintf(err->text, sizeof err->text, fmt, ap);
 		va_end(ap);
+		tidy(err->text);
 	}
 	return code;
 }

@@ -29,6 +29,9 @@ static void cut(void **state)
 	big[sizeof big - 1] = 0;
 	pal__fail(&err, PAL_EFORMAT, "%s", big);
 	assert_int_equal(strlen(err.text), sizeof err.text - 1);
+	/* what is quoted stays one line of UTF-8 */
+	pal__fail(&err, PAL_EINVAL, "%s|%.4s", "a\nb\xc3\xa9\xff\xe0\x80\x80", "x\xf0\x9f\x98\x80");
+	assert_string_equal(err.text, "a?b\xc3\xa9????|x???");
 }
 
 static void names(void **state)
