@@ -1,6 +1,7 @@
 /* pal serve: the server, until a signal ends it. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -172,8 +173,11 @@ static void notify(const char *text)
 /* Until a signal ends it. */
 static void wait_for_end(pal__server *server)
 {
+	struct pollfd came = {.fd = signals[0], .events = POLLIN};
 	char c;
-	for (ssize_t n; (n = read(signals[0], &c, 1)) != 0;) {
+	/* poll is interrupted by signals, which read is not: the thread sanitizer, which puts
+	 * handlers off until then, would never run ours. */
+	for (ssize_t n; (n = poll(&came, 1, -1) < 0 ? -1 : read(signals[0], &c, 1)) != 0;) {
 		pal_error err = {0};
 		if (n < 0 && errno == EINTR)
 			continue;
