@@ -61,8 +61,7 @@ class Top(unittest.TestCase):
     def test_terminal(self):
         t = Terminal([PAL, "top", "--url", self.server.url], dict(os.environ, TERM="xterm"))
         t.expect(r"tokens    made 5,.*sess-")
-        self.server.ask("POST", "/v1/completions", {"prompt": "four", "max_tokens": 7,
-                                                    "ignore_eos": True})
+        self.server.ask("POST", "/v1/completions", {"prompt": "four", "max_tokens": 7})
         t.expect(r"tokens/s  made .*sess-.*sess-")
         self.server.close()
         t.expect(r"no answer: ")

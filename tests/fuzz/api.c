@@ -6,9 +6,9 @@
  */
 #include <stdint.h>
 
-#include "serve/json.h"
 #include "../unit/serve/fake.h"
 #include "check.h"
+#include "serve/json.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
