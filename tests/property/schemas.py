@@ -138,11 +138,15 @@ def is_type(v, name):
                           "object": dict}[name])
 
 
-def satisfies(v, s, root):
-    """Whether the value v satisfies schema s."""
+def satisfies(v, s, root, within=()):
+    """Whether the value v satisfies schema s; within: schemas of the same value that ask. One that
+    asks itself is not satisfied."""
     if isinstance(s, bool):
         return s
-    if "$ref" in s and not satisfies(v, root["$defs"][s["$ref"].split("/")[-1]], root):
+    if any(s is x for x in within):
+        return False
+    within += (s,)
+    if "$ref" in s and not satisfies(v, root["$defs"][s["$ref"].split("/")[-1]], root, within):
         return False
     types = s.get("type", [])
     types = [types] if isinstance(types, str) else types
@@ -152,9 +156,9 @@ def satisfies(v, s, root):
         return False
     if "const" in s and not same(v, s["const"]):
         return False
-    if not all(satisfies(v, x, root) for x in s.get("allOf", [])):
+    if not all(satisfies(v, x, root, within) for x in s.get("allOf", [])):
         return False
-    if "anyOf" in s and not any(satisfies(v, x, root) for x in s["anyOf"]):
+    if "anyOf" in s and not any(satisfies(v, x, root, within) for x in s["anyOf"]):
         return False
     if isinstance(v, str):
         if not s.get("minLength", 0) <= len(v) <= s.get("maxLength", len(v)):
