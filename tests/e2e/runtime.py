@@ -421,12 +421,12 @@ class Interrupted(Case):
         server = Server()
         s = server.stub.CreateSession(pb.CreateSessionRequest()).session_id
         server.stub.AppendTokens(pb.AppendTokensRequest(session_id=s, token_ids=[1]))
-        stream = server.stub.Generate(pb.GenerateRequest(session_id=s, max_tokens=500))
+        stream = server.stub.Generate(pb.GenerateRequest(session_id=s, max_tokens=100))
         first = next(stream)
         server.process.send_signal(signal.SIGTERM)
         rest = list(stream)
         self.assertEqual([first.token_id] + [m.token_id for m in rest[:-1]],
-                         self.generate(self.session([1]), 500))
+                         self.generate(self.session([1]), 100))
         self.assertEqual(rest[-1].done.stop_reason, MAX_TOKENS)
         self.assertEqual(server.stop(terminate=False), 0)
 

@@ -71,11 +71,11 @@ static void check_reply(const fake_reply *r)
 
 static void choose(uint8_t how)
 {
-	static const char *const scripts[] = {
-		"Hello, \xc3\xa9!",
-		"<think>\nhm\n</think>\n\n<tool_call>{\"name\":\"f\",\"arguments\":{}}"
-		"</tool_call>",
-		"", "<tool_call>{</tool_call> \xff <tool_ca"};
+	static const char thinks_and_calls[] =
+		"<think>\nhm\n</think>\n\n<tool_call>{\"name\":\"f\","
+		"\"arguments\":{}}</tool_call>";
+	static const char *const scripts[] = {"Hello, \xc3\xa9!", thinks_and_calls, "",
+					      "<tool_call>{</tool_call> \xff <tool_ca"};
 	static const pal_status fails[] = {PAL_OK, PAL_EOVERLOAD, PAL_EIO, PAL_ENOTFOUND};
 	how = (uint8_t)(how - '0');
 	fake.script = scripts[how & 3];
