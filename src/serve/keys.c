@@ -66,7 +66,7 @@ static pal_status read_keys(const char *path, list *l, pal_error *err)
 {
 	pal__file f = {0};
 	pal_status s = pal__file_map(path, &f, err);
-	const char *at = (const char *)f.data, *end = at + f.size;
+	const char *at = f.data ? (const char *)f.data : "", *end = at + f.size;
 	for (size_t line = 1; !s && at < end; line++) {
 		const char *stop = memchr(at, '\n', (size_t)(end - at));
 		stop = stop ? stop : end;

@@ -229,7 +229,7 @@ static pal_status prepare(request *q, pal_error *err)
 	if (!q->job->session)
 		s = pal__service_follow(q->v, q->l, q->job, &from, q->report, err);
 	q->report->prefill_s = pal__now() - start;
-	if (!s)
+	if (!s && from < q->job->n_ids)
 		s = append(q, q->job->ids + from, q->job->n_ids - from, err);
 	if (s == PAL_ECANCELLED || s == PAL_OK) {
 		pal_error later = {0};

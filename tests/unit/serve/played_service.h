@@ -173,7 +173,8 @@ static pal_status played_append(struct played_session *s, const pal__job *job, p
 		return pal__fail(err, PAL_ELIMIT, "the log is full");
 	if (!s->length && !job->n_ids)
 		return pal__fail(err, PAL_EINVAL, "nothing to go on from");
-	memcpy(s->log + s->length, job->ids, job->n_ids * sizeof *job->ids);
+	if (job->n_ids)
+		memcpy(s->log + s->length, job->ids, job->n_ids * sizeof *job->ids);
 	s->length += (int64_t)job->n_ids - played.lost;
 	return PAL_OK;
 }
