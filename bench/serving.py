@@ -563,8 +563,8 @@ def tools_once(client, words, i):
     messages = [{"role": "user", "content": text}]
     sampling = {"temperature": 0.7, "seed": i}
     call = client.post("/v1/chat/completions", messages=messages, tools=[TOOL], max_tokens=1024,
-                       tool_choice={"type": "function",
-                                    "function": {"name": TOOL["function"]["name"]}}, **sampling)
+                       parallel_tool_calls=False, **sampling, tool_choice={
+                           "type": "function", "function": {"name": TOOL["function"]["name"]}})
     n = max(1, call["usage"]["completion_tokens"])
     session = client.post("/v1/sessions")["id"]
     client.post(f"/v1/sessions/{session}/append", messages=messages)
