@@ -430,7 +430,7 @@ def history(client, args, words, seed):
     at, per = seed * 977 % (len(words) // 2), 120
     front = client.post("/v1/detokenize", tokens=words[at:at + 44])["content"]
     out, n, who = [{"role": "system", "content": front + " Clock: {clock}."}], 0, "user"
-    while n < args.history - 60:
+    while n < 1.02 * args.history:  # texts cut at tokens may be fewer
         at = (at + per) % (len(words) - per)
         text = client.post("/v1/detokenize", tokens=words[at:at + per])["content"]
         out.append({"role": who, "content": text})

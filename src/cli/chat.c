@@ -120,7 +120,7 @@ static pal_status do_save(struct chat *c, const char *arg, pal_error *err)
 		json_array_append_new(
 			list, json_pack("{s:s, s:o}", "role", v->messages[i].role, "content",
 					pal__json_string(v->messages[i].content,
-						       strlen(v->messages[i].content))));
+							 strlen(v->messages[i].content))));
 	bool complete = list && json_array_size(list) == v->n;
 	int failed = complete ? json_dump_file(list, arg, JSON_INDENT(1)) : 0;
 	json_decref(list);

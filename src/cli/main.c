@@ -13,7 +13,7 @@ static const pal__command *const commands[] = {
 	&pal__command_fit,
 #endif
 #ifdef PAL_WITH_SERVE
-	&pal__command_serve,
+	&pal__command_serve,   &pal__command_top,
 #endif
 	&pal__command_corpus,  &pal__command_recall, &pal__command_map,      &pal__command_check,
 };
@@ -56,8 +56,9 @@ static void print_overview(FILE *to)
 
 static void print_help(FILE *to, const pal__command *c)
 {
-	fprintf(to, "usage: pal %s %s [OPTION]...\n\n%s\noptions:\n", c->name,
-		c->operand ? c->operand : "MODEL", c->about);
+	const char *operand = c->operand ? c->operand : "MODEL";
+	fprintf(to, "usage: pal %s%s%s [OPTION]...\n\n%s\noptions:\n", c->name, *operand ? " " : "",
+		operand, c->about);
 	pal__options_print(to, c->options);
 }
 
@@ -75,7 +76,8 @@ static int help(int argc, char **argv)
 
 static int run(const pal__command *c, int argc, char **argv)
 {
-	const char *model;
+	const char *model = NULL;
+	bool alone = c->operand && !*c->operand;
 	pal_error err;
 	for (int i = 2; i < argc && strcmp(argv[i], "--"); i++) {
 		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
@@ -83,7 +85,7 @@ static int run(const pal__command *c, int argc, char **argv)
 			return 0;
 		}
 	}
-	if (pal__options_parse(argc - 1, argv + 1, c->options, &model,
+	if (pal__options_parse(argc - 1, argv + 1, c->options, alone ? NULL : &model,
 			       c->operand ? c->operand_is : "the model file", &err))
 		return usage_error(err.text, c->name);
 	if (c->run(model, &err)) {

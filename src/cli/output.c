@@ -234,8 +234,8 @@ json_t *pal__json_model(const char *path, const pal_model_info *info)
 	snprintf(hash, sizeof hash, "%016llx", (unsigned long long)info->hash);
 	return json_pack("{s:o, s:o, s:s, s:s, s:I, s:I, s:s, s:i, s:b}", "file",
 			 pal__json_string(path, strlen(path)), "name",
-			 pal__json_string(info->name, strlen(info->name)), "arch", info->arch, "hash",
-			 hash, "parameters", (json_int_t)info->n_params, "weight_bytes",
+			 pal__json_string(info->name, strlen(info->name)), "arch", info->arch,
+			 "hash", hash, "parameters", (json_int_t)info->n_params, "weight_bytes",
 			 (json_int_t)info->weight_bytes, "isa", info->isa, "n_vocab", info->n_vocab,
 			 "from_cache", info->from_cache);
 }

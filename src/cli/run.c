@@ -248,7 +248,8 @@ static json_t *json_parameters(const struct run *r)
 {
 	json_t *list = json_array();
 	for (size_t i = 0; i < stops.n; i++)
-		json_array_append_new(list, pal__json_string(stops.items[i], strlen(stops.items[i])));
+		json_array_append_new(list,
+				      pal__json_string(stops.items[i], strlen(stops.items[i])));
 	return json_pack("{s:I, s:I, s:s, s:s, s:s, s:i, s:I, s:o, s:o, s:b, s:b}", "n",
 			 (json_int_t)n_predict, "ctx", (json_int_t)r->n_ctx, "kv", engine.kv,
 			 "kv_type", engine.kv_type, "draft", engine.draft, "threads",

@@ -1,6 +1,7 @@
 /* pal serve: the server, until a signal ends it. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,8 @@ static pal__engine engine = {.kv_type = "i16",
 			     .spill_type = "f16"};
 static const char *config, *host = "127.0.0.1", *data_dir, *memory_limit, *key_file, *tls_cert,
 			   *tls_key, *cors_origin, *disk_limit;
-static int64_t port = 8080, max_sessions, max_queue, max_tokens, max_connections, each, ttl, idle;
+static int64_t port = 8080, grpc_port = -1, max_sessions, max_queue, max_tokens, max_connections,
+	       each, ttl, idle;
 static float rate, max_wait;
 static const char *model_name, *template_name;
 static bool anyone, sync_commits, any_model;
@@ -39,6 +41,8 @@ static const pal__option options[] = {
 		    "dashes; the command line wins"),
 	PAL__TEXT("host", 0, &host, "HOST", "address to listen at (default 127.0.0.1)"),
 	PAL__INT("port", 0, &port, 0, 65535, "port to listen at (default 8080; 0: any)"),
+	PAL__INT("grpc-port", 0, &grpc_port, 0, 65535,
+		 "serve gRPC (kakeya.v1.RuntimeService) there, too (0: any port)"),
 	PAL__TEXT("data-dir", 0, &data_dir, "DIR",
 		  "where sessions are kept (default $XDG_STATE_HOME/palimpsest or\n"
 		  "~/.local/state/palimpsest)"),
@@ -169,12 +173,14 @@ static void notify(const char *text)
 /* Until a signal ends it. */
 static void wait_for_end(pal__server *server)
 {
-	char c;
-	for (ssize_t n; (n = read(signals[0], &c, 1)) != 0;) {
+	struct pollfd came = {.fd = signals[0], .events = POLLIN};
+	for (;;) {
+		char c = 0;
 		pal_error err = {0};
-		if (n < 0 && errno == EINTR)
+		/* A signal ends poll; it would not end read, under the thread sanitizer. */
+		if (poll(&came, 1, -1) < 1)
 			continue;
-		if (n < 0 || c != SIGHUP)
+		if (read(signals[0], &c, 1) != 1 || c != SIGHUP)
 			return;
 		bool failed = pal__http_reload(pal__server_http(server), &err);
 		fprintf(stderr, "pal: %s%s\n",
@@ -234,6 +240,8 @@ static pal_status fill_options(const pal_model *model, const char *path, const c
 				      .max_connections_each = (int)each,
 				      .rate = (double)rate,
 				      .log = engine.quiet ? NULL : on_log};
+	o->grpc = grpc_port >= 0;
+	o->grpc_port = o->grpc ? (int)grpc_port : 0;
 	pal_status s = pal__bytes_of("memory-limit", memory_limit, &o->service.memory_limit, err);
 	if (!s)
 		s = pal__bytes_of("disk-limit", disk_limit, &o->service.disk_limit, err);
@@ -264,6 +272,9 @@ static pal_status serve(pal_model *model, const char *path, const char *folder, 
 	bool six = strchr(host, ':');
 	printf("%s://%s%s%s:%d\n", tls_cert ? "https" : "http", six ? "[" : "", host,
 	       six ? "]" : "", pal__http_port(pal__server_http(server)));
+	if (o.grpc)
+		printf("gRPC at %s%s%s:%d\n", six ? "[" : "", host, six ? "]" : "",
+		       pal__server_grpc_port(server));
 	fflush(stdout);
 	notify("READY=1");
 	wait_for_end(server);

@@ -1,4 +1,4 @@
-#include "model/batcher.h"
+#include "model/forward.h"
 
 #include <assert.h>
 #include <math.h>
@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "kernels/trig.h"
+#include "model/batcher.h"
 
 #define PART 512 /* columns that are rounded in one go */
 

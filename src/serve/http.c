@@ -285,12 +285,18 @@ static void *on_line(void *user, const char *target, struct MHD_Connection *conn
 	return r;
 }
 
-static enum MHD_Result add_header(void *user, enum MHD_ValueKind kind, const char *name,
-				  const char *value)
+struct copying {
+	pal__pairs *to;
+	bool failed;
+};
+
+static enum MHD_Result copy_header(void *user, enum MHD_ValueKind kind, const char *name,
+				   const char *value)
 {
-	pal__reply *r = user;
+	struct copying *c = user;
 	(void)kind;
-	return pal__pairs_add(&r->headers, name, value ? value : "") ? MHD_YES : MHD_NO;
+	c->failed = !pal__pairs_add(c->to, name, value ? value : "");
+	return c->failed ? MHD_NO : MHD_YES;
 }
 
 /* What is refused by its headers is answered without its body. */
@@ -316,9 +322,9 @@ static enum MHD_Result on_headers(pal__http *h, pal__connection *k, pal__reply *
 	const union MHD_ConnectionInfo *size =
 		MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
 	r->method = pal__strndup(method, strlen(method));
-	int n = MHD_get_connection_values(r->connection, MHD_HEADER_KIND, NULL, NULL);
-	if (!r->method ||
-	    MHD_get_connection_values(r->connection, MHD_HEADER_KIND, add_header, r) != n)
+	struct copying headers = {.to = &r->headers};
+	MHD_get_connection_values(r->connection, MHD_HEADER_KIND, copy_header, &headers);
+	if (!r->method || headers.failed)
 		return MHD_NO;
 	r->request.method = r->method;
 	if (!check_connection(k, r) || !check_place(h, r))

@@ -52,9 +52,12 @@ void pal__models_tokenize(const pal__http_request *r, pal__reply *reply)
 	pal__fault f = {0};
 	json_t *body = pal__params_body(r, &f);
 	const pal__params p = {body, "", &f};
-	const char *text = pal__param_string(&p, "content");
-	text = text ? text : pal__param_string(&p, "text");
-	text = text ? text : pal__param_string(&p, "prompt");
+	static const char *const names[] = {"content", "text", "prompt"}; /* of several servers */
+	const char *text = NULL;
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		const char *s = pal__param_string(&p, names[i]);
+		text = text ? text : s;
+	}
 	unsigned flags = pal__param_bool(&p, "add_special", false) ? PAL_TOKENIZE_ADD : 0;
 	flags |= pal__param_bool(&p, "parse_special", true) ? PAL_TOKENIZE_SPECIAL : 0;
 	int32_t *ids = NULL;

@@ -162,8 +162,8 @@ pal_sampling pal__param_sampling(const pal__params *p, double otherwise)
 	/* Some say off with -1. */
 	int64_t top_k = pal__param_int(p, "top_k", -1, INT32_MAX, 0);
 	s.top_k = top_k > 0 ? (int32_t)top_k : 0;
-	double penalty = pal__param_number(p, "repetition_penalty", 0.01, 100, 1);
-	s.repeat_penalty = (float)pal__param_number(p, "repeat_penalty", 0.01, 100, penalty);
+	double penalty = pal__param_number(p, "repetition_penalty", 0.1, 100, 1);
+	s.repeat_penalty = (float)pal__param_number(p, "repeat_penalty", 0.1, 100, penalty);
 	refuse_unless_zero(p, "frequency_penalty");
 	refuse_unless_zero(p, "presence_penalty");
 	if (bias && json_object_size(bias)) {

@@ -126,11 +126,23 @@ static void resume(pal__reply *r)
 	r->suspended = false;
 }
 
+static bool is_anthropic(const pal__reply *r)
+{
+	static const char path[] = "/v1/messages";
+	size_t n = sizeof path - 1;
+	return !strncmp(r->path, path, n) && (!r->path[n] || r->path[n] == '/');
+}
+
 static void no_memory(pal__reply *r)
 {
 	r->status = 503;
 	r->begun = true;
-	r->n = 0;
+	r->fixed = is_anthropic(r) ? "{\"type\":\"error\",\"error\":{\"type\":"
+				     "\"overloaded_error\",\"message\":\"out of memory\"}}"
+				   : "{\"error\":{\"message\":\"out of memory\",\"type\":"
+				     "\"server_error\",\"code\":\"out_of_memory\","
+				     "\"param\":null}}";
+	r->n = strlen(r->fixed);
 }
 
 /* Takes buffer. NULL: memory was out. */
@@ -292,6 +304,9 @@ static bool add_headers(const pal__reply *r, struct MHD_Response *response)
 		ok &= MHD_add_response_header(response, name, value) == MHD_YES;
 		i = (size_t)(value - r->own.text) + strlen(value) + 1;
 	}
+	if (r->fixed && !pal__pairs_get(&r->own, "Content-Type"))
+		ok &= MHD_add_response_header(response, "Content-Type", "application/json") ==
+		      MHD_YES;
 	if (r->close)
 		ok &= MHD_add_response_header(response, "Connection", "close") == MHD_YES;
 	return ok;
@@ -302,10 +317,11 @@ static struct MHD_Response *response_of(pal__reply *r)
 	if (r->stream)
 		return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, next_piece, r,
 							 NULL);
+	const char *fixed = r->fixed ? r->fixed : "";
 	struct MHD_Response *response =
 		r->buffer ? MHD_create_response_from_buffer_with_free_callback(r->n, r->buffer,
 									       pal__free)
-			  : MHD_create_response_from_buffer(0, (void *)(uintptr_t) "",
+			  : MHD_create_response_from_buffer(r->n, (void *)(uintptr_t)fixed,
 							    MHD_RESPMEM_PERSISTENT);
 	if (response)
 		r->buffer = NULL;
@@ -372,9 +388,7 @@ static const char *type_of(int status, bool anthropic)
 static json_t *error_json(const pal__reply *r, int status, const char *type, const char *code,
 			  const char *param, const char *message)
 {
-	static const char messages[] = "/v1/messages";
-	size_t n = sizeof messages - 1;
-	bool anthropic = r && !strncmp(r->path, messages, n) && (!r->path[n] || r->path[n] == '/');
+	bool anthropic = r && is_anthropic(r);
 	type = type ? type : type_of(status, anthropic);
 	if (anthropic)
 		return json_pack("{s:s, s:{s:s, s:s}}", "type", "error", "error", "type", type,

@@ -49,8 +49,9 @@ struct pal__reply {
 	struct MHD_Connection *connection; /* NULL: completed, or refused */
 	bool suspended, begun, stream, ended, cut;
 	int status;
-	pal__pairs own; /* headers */
-	char *buffer;   /* [cap]; of a stream a ring: n bytes from `at` on */
+	pal__pairs own;    /* headers */
+	char *buffer;      /* [cap]; of a stream a ring: n bytes from `at` on */
+	const char *fixed; /* text of a reply for which there was no memory, or NULL */
 	size_t at, n, cap;
 	uint64_t sent; /* bytes of the body */
 };

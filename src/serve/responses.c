@@ -196,6 +196,7 @@ static void read_input(struct response *c, const pal__params *p)
 {
 	json_t *input = json_object_get(c->body, "input");
 	const char *instructions = pal__param_string(p, "instructions");
+	size_t n_before = json_array_size(c->items); /* they were right when they came */
 	if (json_is_string(input))
 		c->input = json_pack("[{s:s, s:s, s:[{s:s, s:O}]}]", "type", "message", "role",
 				     "user", "content", "type", "input_text", "text", input);
@@ -209,7 +210,7 @@ static void read_input(struct response *c, const pal__params *p)
 	if (instructions)
 		add(c, json_pack("{s:s, s:s}", "role", "system", "content", instructions));
 	for (size_t i = 0; i < json_array_size(c->items) && !c->f.err.code; i++)
-		add_item(c, json_array_get(c->items, i), i);
+		add_item(c, json_array_get(c->items, i), i - n_before);
 	if (!json_array_size(c->messages))
 		pal__refuse(&c->f, "input", "must not be empty");
 	c->ask.messages = c->messages;

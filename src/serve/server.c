@@ -1,9 +1,13 @@
 #include "serve/server.h"
 
+#include <math.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
+#include "serve/grpc.h"
 #include "serve/health.h"
+#include "serve/page.h"
 
 struct pal__server {
 	pal__service *service;
@@ -11,6 +15,7 @@ struct pal__server {
 	pal__health health;
 	pal__api *api;
 	pal__route *routes;
+	pal__grpc *grpc;
 };
 
 static size_t count(const pal__route *table)
@@ -39,6 +44,25 @@ static pal_status join(pal__server *s, const pal__route *const *tables, size_t n
 	return PAL_OK;
 }
 
+static bool has_key(const void *http, const char *key, uint64_t *owner)
+{
+	return pal__http_key(http, key, owner);
+}
+
+static pal_status start_grpc(pal__server *s, const pal__server_options *o, pal_error *err)
+{
+	pal__grpc_options grpc = {.host = o->http.host,
+				  .port = o->grpc_port,
+				  .key = o->http.key_file ? has_key : NULL,
+				  .keys = s->http,
+				  .anyone = o->http.anyone,
+				  .tls_cert = o->http.tls_cert,
+				  .tls_key = o->http.tls_key,
+				  .log = o->http.log,
+				  .user = o->http.user};
+	return o->grpc ? pal__grpc_start(s->service, &grpc, &s->grpc, err) : PAL_OK;
+}
+
 static pal_status start(pal__server *s, pal_model *model, const pal__server_options *options,
 			pal_error *err)
 {
@@ -54,12 +78,15 @@ static pal_status start(pal__server *s, pal_model *model, const pal__server_opti
 	if (!status)
 		status = pal__api_new(&api, &s->api, err);
 	if (!status)
-		status = join(s, (const pal__route *[]){health, pal__api_routes(s->api)}, 2, err);
+		status = join(
+			s,
+			(const pal__route *[]){health, pal__api_routes(s->api), pal__page_routes},
+			3, err);
 	http.routes = s->routes;
 	if (!status)
 		status = pal__http_start(&http, &s->http, err);
 	atomic_store(&s->health.http, s->http);
-	return status;
+	return status ? status : start_grpc(s, options, err);
 }
 
 pal_status pal__server_start(pal_model *model, const pal__server_options *options,
@@ -81,15 +108,22 @@ pal__http *pal__server_http(const pal__server *s)
 	return s->http;
 }
 
+int pal__server_grpc_port(const pal__server *s)
+{
+	return s->grpc ? pal__grpc_port(s->grpc) : 0;
+}
+
 void pal__server_stop(pal__server *s, double wait_s)
 {
 	if (!s)
 		return;
+	double until = pal__now() + wait_s;
 	atomic_store(&s->health.stopping, true);
 	if (s->http)
 		pal__http_stop_listening(s->http);
+	pal__grpc_stop(s->grpc, wait_s);
 	if (s->service)
-		pal__service_drain(s->service, wait_s);
+		pal__service_drain(s->service, fmax(until - pal__now(), 0));
 	pal__http_close(s->http);
 	pal__service_close(s->service);
 	pal__api_free(s->api);

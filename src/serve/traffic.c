@@ -114,15 +114,20 @@ pal_status pal__traffic_metrics(pal__traffic *t, int connections, char **text, s
 	return s;
 }
 
-json_t *pal__traffic_entry(const pal__reply *r, double seconds)
+void pal__log_time(char text[PAL__LOG_TIME])
 {
-	char when[40], owner[20];
 	struct timespec now;
 	struct tm utc;
 	clock_gettime(CLOCK_REALTIME, &now);
 	gmtime_r(&now.tv_sec, &utc);
-	size_t n = strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &utc);
-	snprintf(when + n, sizeof when - n, ".%03ldZ", now.tv_nsec / 1000000);
+	size_t n = strftime(text, PAL__LOG_TIME, "%Y-%m-%dT%H:%M:%S", &utc);
+	snprintf(text + n, PAL__LOG_TIME - n, ".%03ldZ", now.tv_nsec / 1000000);
+}
+
+json_t *pal__traffic_entry(const pal__reply *r, double seconds)
+{
+	char when[PAL__LOG_TIME], owner[20];
+	pal__log_time(when);
 	snprintf(owner, sizeof owner, "%016llx", (unsigned long long)r->request.owner);
 	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:f, s:I, s:s}", "time", when, "id", r->id,
 			 "method", r->route ? r->method : "", "route", route_of(r->route), "status",

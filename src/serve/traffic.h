@@ -25,4 +25,9 @@ json_t *pal__traffic_entry(const pal__reply *r, double seconds);
 __attribute__((format(printf, 5, 6))) pal_status
 pal__append(char **text, size_t *n, size_t *cap, pal_error *err, const char *format, ...);
 
+#define PAL__LOG_TIME 40 /* bytes of a time in the log, with its NUL */
+
+/* Now: 2024-05-06T07:08:09.123Z. */
+void pal__log_time(char text[PAL__LOG_TIME]);
+
 #endif

@@ -421,6 +421,8 @@ pal_status pal__service_import(pal__service *v, const void *bytes, size_t n, uin
 	pal_model_get_info(v->model, &info);
 	pal_status s = pal__transfer_read(bytes, n, info.hash, info.n_vocab, &t, err);
 	t.record.owner = owner;
+	t.record.used = pal__wall();
+	t.record.generating = false;
 	if (!s)
 		s = new_like(v, &t.record, NULL, &l, err);
 	if (!s) {

@@ -138,6 +138,7 @@ struct generation {
 	const int32_t
 		*along; /* [n_along] what comes, of which n_tokens have; NULL: what is sampled */
 	size_t n_along;
+	size_t n_vocab;
 	float *allowed;       /* [n_vocab] logits under a constraint, or NULL */
 	const uint64_t *mask; /* of the last next(); NULL: any token */
 	pal_logprob chosen, top[PAL_MAX_LOGPROBS]; /* of the last next(), if asked for */
@@ -156,7 +157,7 @@ static bool is_allowed(const uint64_t *mask, size_t id)
 static const float *logits_now(struct generation *g)
 {
 	const float *x = pal_session_logits(g->s);
-	size_t n = g->s->model->h.n_vocab;
+	size_t n = g->n_vocab;
 	g->mask = g->allowed ? pal__constraint_mask(g->t.options->constraint) : NULL;
 	if (!g->mask)
 		return x;
@@ -168,7 +169,7 @@ static const float *logits_now(struct generation *g)
 /* Where nothing that may come is a number, any of it will do. */
 static int32_t first_allowed(const struct generation *g, int32_t id)
 {
-	size_t n = g->s->model->h.n_vocab;
+	size_t n = g->n_vocab;
 	for (size_t i = 0; !is_allowed(g->mask, (size_t)id) && i < n; i++)
 		if (is_allowed(g->mask, i))
 			return (int32_t)i;
@@ -192,7 +193,7 @@ static void rank(struct generation *g, int32_t id, float logit)
 static void tell_logprobs(struct generation *g, int32_t id)
 {
 	const float *x = pal_session_logits(g->s);
-	size_t n = g->s->model->h.n_vocab;
+	size_t n = g->n_vocab;
 	float most = x[pal__largest(x, n)];
 	double sum = 0;
 	g->n_top = 0;
@@ -356,8 +357,9 @@ static pal_status run(struct generation *g, const pal_generate_options *options,
 		return status;
 	pal_model_get_info(pal__session_model(g->s), &info);
 	status = pal__sampler_new(info.n_vocab, &options->sampling, &g->sampler, err);
+	g->n_vocab = (size_t)info.n_vocab;
 	if (!status && options->constraint && !g->along) {
-		size_t bytes = (size_t)info.n_vocab * sizeof *g->allowed;
+		size_t bytes = g->n_vocab * sizeof *g->allowed;
 		g->allowed = pal__alloc(bytes);
 		status = g->allowed ? PAL_OK : pal__fail_memory(err, "allowed tokens", bytes);
 		pal__constraint_begin(options->constraint);

@@ -86,6 +86,9 @@ pal_status pal__service_room(pal__service *v, const pal__job *job, pal__report *
 			     pal_error *err);
 void pal__service_no_room(pal__service *v);
 
+/* Whether sessions may take more of the disk. Errors: PAL_EOVERLOAD. */
+pal_status pal__service_disk(pal__service *v, pal_error *err);
+
 /* Writes out what has been idle for idle_s. */
 void pal__service_tidy(pal__service *v);
 

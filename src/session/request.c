@@ -264,6 +264,8 @@ static pal_status run(request *q, pal_error *err)
 {
 	pal_status s = check(q, err);
 	if (!s)
+		s = pal__service_disk(q->v, err);
+	if (!s)
 		s = pal__service_load(q->v, q->l, q->job, q->report, err);
 	if (s)
 		return s;

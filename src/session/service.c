@@ -1,4 +1,4 @@
-#include "session/live.h"
+#include "session/service.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/process.h"
 #include "model/model.h"
+#include "session/live.h"
 #include "text/utf8.h"
 
 #define PIECE 128 /* tokens of a prompt that others wait for at most */
@@ -473,6 +474,29 @@ pal_status pal__service_list(pal__service *v, uint64_t owner, size_t from, pal__
 	return PAL_OK;
 }
 
+static uint64_t files_bytes(const pal__service *v)
+{
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < v->n; i++)
+		bytes += v->all[i]->s ? v->all[i]->shown.disk_bytes : 0;
+	return bytes;
+}
+
+pal_status pal__service_disk(pal__service *v, pal_error *err)
+{
+	if (!v->o.disk_limit)
+		return PAL_OK;
+	pthread_mutex_lock(&v->lock);
+	uint64_t bytes = files_bytes(v);
+	pthread_mutex_unlock(&v->lock);
+	bytes += pal__store_bytes(v->store);
+	if (bytes <= v->o.disk_limit)
+		return PAL_OK;
+	return pal__fail(err, PAL_EOVERLOAD,
+			 "sessions take %llu bytes on disk, and disk_limit is %llu: delete some",
+			 (unsigned long long)bytes, (unsigned long long)v->o.disk_limit);
+}
+
 void pal__service_get_counts(pal__service *v, pal__service_counts *out)
 {
 	pal__batcher_counts b;
@@ -486,7 +510,9 @@ void pal__service_get_counts(pal__service *v, pal__service_counts *out)
 	out->waiting = (uint64_t)v->n_waiting;
 	out->memory_bytes = v->base_bytes + v->held;
 	out->memory_limit = v->o.memory_limit;
+	out->disk_bytes = files_bytes(v);
 	pthread_mutex_unlock(&v->lock);
+	out->disk_bytes += pal__store_bytes(v->store);
 	out->forwards = b.forwards;
 	out->rows = b.rows;
 	out->forward_s = b.seconds;

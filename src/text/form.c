@@ -184,26 +184,85 @@ static unsigned need_of(const pal__form *f, const pal__form_state *s)
 	}
 }
 
+/* The states that s follows from: through a call, a rule's first state, too. */
+static int edges(const pal__form *f, size_t s, int32_t out[2])
+{
+	const pal__form_state *state = &f->states[s];
+	int32_t other = state->other;
+	int n = 0;
+	if (state->kind == PAL__FORM_CALL)
+		other = f->rules[other].start;
+	if (state->kind != PAL__FORM_END && state->to >= 0)
+		out[n++] = state->to;
+	if ((state->kind == PAL__FORM_CALL || state->kind == PAL__FORM_SPLIT) && other >= 0)
+		out[n++] = other;
+	return n;
+}
+
+/* from[first[s]] up to from[first[s + 1]]: the states that lead to s. first: [n + 2], zeros. */
+static void turn_edges(const pal__form *f, uint32_t *first, int32_t *from)
+{
+	int32_t to[2];
+	for (size_t i = 0; i < f->n; i++)
+		for (int k = edges(f, i, to); k--;)
+			first[to[k] + 2]++;
+	for (size_t i = 2; i < f->n + 2; i++)
+		first[i] += first[i - 1];
+	for (size_t i = 0; i < f->n; i++)
+		for (int k = edges(f, i, to); k--;)
+			from[first[to[k] + 1]++] = (int32_t)i;
+}
+
+/* From the ends back to all that leads there. A state is at most once in the queue, [n]. */
+static void find_needs(pal__form *f, const uint32_t *first, const int32_t *from, int32_t *queue,
+		       bool *queued)
+{
+	size_t head = 0, n = 0;
+	for (size_t i = 0; i < f->n; i++) {
+		bool end = f->states[i].kind == PAL__FORM_END;
+		f->states[i].need = end ? 0 : PAL__FORM_NEVER;
+		if (end)
+			queue[n++] = (int32_t)i;
+	}
+	while (n) {
+		int32_t s = queue[head];
+		head = (head + 1) % f->n;
+		n--;
+		queued[s] = false;
+		for (uint32_t i = first[s]; i < first[s + 1]; i++) {
+			pal__form_state *p = &f->states[from[i]];
+			unsigned need = need_of(f, p);
+			if (need == p->need)
+				continue;
+			p->need = (uint8_t)need;
+			if (!queued[from[i]])
+				queue[(head + n++) % f->n] = from[i];
+			queued[from[i]] = true;
+		}
+	}
+}
+
 pal_status pal__form_finish(pal__form *f, const char *what, pal_error *err)
 {
 	if (f->status == PAL_ELIMIT)
 		return pal__fail(err, PAL_ELIMIT, "%s takes more than %d states or %d rules", what,
 				 PAL__FORM_STATES, PAL__FORM_RULES);
-	if (f->status)
-		return pal__fail_memory(err, what, f->cap * sizeof *f->states);
-	for (size_t i = 0; i < f->n; i++)
-		f->states[i].need = PAL__FORM_NEVER;
-	/* What follows has a smaller number, but for calls: a round for each rule inside another.
-	 */
-	for (bool changed = true; changed;) {
-		changed = false;
-		for (size_t i = 0; i < f->n; i++) {
-			uint8_t need = (uint8_t)need_of(f, &f->states[i]);
-			changed |= need != f->states[i].need;
-			f->states[i].need = need;
-		}
+	uint32_t *first = f->status ? NULL : pal__calloc(f->n + 2, sizeof *first);
+	int32_t *from = first ? pal__alloc((2 * f->n + 1) * sizeof *from) : NULL;
+	int32_t *queue = from ? pal__alloc((f->n + 1) * sizeof *queue) : NULL;
+	bool *queued = queue ? pal__calloc(f->n + 1, sizeof *queued) : NULL;
+	if (queued) {
+		turn_edges(f, first, from);
+		find_needs(f, first, from, queue, queued);
 	}
-	if (need_at(f, f->rules[0].start) == PAL__FORM_NEVER)
-		return pal__fail(err, PAL_EINVAL, "nothing satisfies %s", what);
-	return PAL_OK;
+	pal_status s = PAL_OK;
+	if (!queued)
+		s = pal__fail_memory(err, what, (f->n + 1) * sizeof *f->states);
+	else if (need_at(f, f->rules[0].start) == PAL__FORM_NEVER)
+		s = pal__fail(err, PAL_EINVAL, "nothing satisfies %s", what);
+	pal__free(first);
+	pal__free(from);
+	pal__free(queue);
+	pal__free(queued);
+	return s;
 }

@@ -19,7 +19,7 @@ typedef struct {
 	int32_t rule;
 	const json_t *root; /* of references; NULL where there can be none */
 	json_t *about;      /* owned; TEXTS, OTHER_KEYS: a list of strings */
-	char *text;         /* of `about`, freed with free: jansson made it */
+	char *text;         /* of `about`, freed with pal__json_free */
 	uint64_t hash;
 } made_rule;
 
@@ -46,7 +46,7 @@ void pal__schemas_free(pal__schemas *s)
 		return;
 	for (size_t i = 0; i < s->n; i++) {
 		json_decref(s->rules[i].about);
-		free(s->rules[i].text);
+		pal__json_free(s->rules[i].text);
 	}
 	pal__free(s->rules);
 	pal__free(s);
@@ -93,7 +93,7 @@ static int32_t rule_of(pal__schemas *s, rule_kind kind, const json_t *root, json
 			return r.rule;
 	}
 	json_decref(about);
-	free(r.text);
+	pal__json_free(r.text);
 	return failed(s) ? -1 : r.rule;
 }
 
@@ -188,7 +188,7 @@ static int32_t enumerated(pal__schemas *s, const json_t *plain, unsigned types, 
 			else
 				out = pal__form_split(
 					s->f, pal__form_literal(s->f, text, strlen(text), to), out);
-			free(text);
+			pal__json_free(text);
 		}
 	}
 	if (!texts)

@@ -53,6 +53,9 @@ pal_status pal__schema_check(const json_t *root, const char *what, pal_error *er
 /* What $ref names in root, or NULL. */
 const json_t *pal__schema_resolve(const json_t *root, const char *ref);
 
+/* Frees text that jansson made. */
+void pal__json_free(char *text);
+
 /* A value of root, which was checked and outlives s, then on at `to`. After an error, which
  * pal__schemas_finish tells: -1. object: no other value than an object. */
 int32_t pal__schemas_value(pal__schemas *s, const json_t *root, bool object, int32_t to);

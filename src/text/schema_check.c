@@ -241,6 +241,13 @@ pal_status pal__schema_check(const json_t *root, const char *what, pal_error *er
 	return s;
 }
 
+void pal__json_free(char *text)
+{
+	json_free_t of_jansson;
+	json_get_alloc_funcs(NULL, &of_jansson);
+	of_jansson(text);
+}
+
 /* --- references ----------------------------------------------------------- */
 
 /* The next part of a pointer, up to '/', without its escapes. false: too long. */

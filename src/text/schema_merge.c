@@ -61,7 +61,7 @@ void pal__merger_fail(pal__merger *m, pal_status status, const char *what, const
 		m->status = pal__fail(&m->error, status, "the schema: %s in %.200s", what, text);
 	else
 		pal__merger_no_memory(m);
-	free(text);
+	pal__json_free(text);
 }
 
 /* j, or NULL and the failure noted */

@@ -62,7 +62,7 @@ static void put_json(string *o, const json_t *j, size_t flags)
 		put(o, text);
 	else
 		o->ok = false;
-	free(text);
+	pal__json_free(text);
 }
 
 static pal_status finish(string *o, char **text, pal_error *err)
@@ -263,7 +263,7 @@ static bool read_call(pal__calls *c, const char *s, size_t n, bool *is_call, boo
 		call new = {pal__strndup(name, strlen(name)), NULL};
 		char *text = json_dumps(arguments, 0);
 		new.arguments = text ? pal__strndup(text, strlen(text)) : NULL;
-		free(text);
+		pal__json_free(text);
 		ok = new.name &&new.arguments &&pal__grow((void **)&c->calls, &c->cap, c->n + 1,
 							  sizeof *c->calls);
 		if (ok) {

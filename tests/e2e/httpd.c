@@ -179,6 +179,9 @@ static void order(pal__http *h, const char *line)
 		printf("%lld\n", (long long)pal__mem_live());
 	} else if (!strcmp(line, "fds\n")) {
 		printf("%d\n", count_fds());
+	} else if (!strncmp(line, "fail ", 5)) {
+		pal__mem_fail_after(strtol(line + 5, NULL, 10));
+		puts("ok");
 	} else if (!strcmp(line, "metrics\n")) {
 		char *text = NULL;
 		size_t n = 0, cap = 0;

@@ -623,6 +623,29 @@ class Clients(Case):
         server.until("fds", lambda n: n <= fds)
 
 
+class Memory(Case):
+    def test_no_memory(self):
+        """Wherever it runs out: an error or an end of the connection, and nothing is lost."""
+        server = self.serve()
+        live, statuses = int(server.order("live")), set()
+        requests = [("GET", "/items/a?q=1", None), ("POST", "/echo", b"x" * 5000),
+                    ("POST", "/mirror", b"x" * 5000), ("GET", "/none", None),
+                    ("GET", "/failure", None), ("OPTIONS", "/echo", None)]
+        for request in requests:
+            for n in range(40):
+                self.assertEqual(server.order(f"fail {n}"), "ok")
+                try:
+                    r = server.ask(*request)
+                    statuses.add(r.status)
+                    if r.status == 503:
+                        self.assertIn("message", r.json()["error"])
+                except (OSError, EOFError, ValueError):
+                    statuses.add(0)
+                self.assertEqual(server.order("fail -1"), "ok")
+        self.assertEqual(statuses, {0, 200, 204, 404, 429, 503})
+        server.until("live", lambda n: n <= live)
+
+
 class Keys(Case):
     def setUp(self):
         self.file = tempfile.NamedTemporaryFile("w", suffix=".keys")

@@ -6,9 +6,9 @@
  */
 #include <stdint.h>
 
-#include "serve/json.h"
 #include "../unit/serve/fake.h"
 #include "check.h"
+#include "serve/json.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -71,11 +71,11 @@ static void check_reply(const fake_reply *r)
 
 static void choose(uint8_t how)
 {
-	static const char *const scripts[] = {
-		"Hello, \xc3\xa9!",
-		"<think>\nhm\n</think>\n\n<tool_call>{\"name\":\"f\",\"arguments\":{}}"
-		"</tool_call>",
-		"", "<tool_call>{</tool_call> \xff <tool_ca"};
+	static const char thinks_and_calls[] =
+		"<think>\nhm\n</think>\n\n<tool_call>{\"name\":\"f\","
+		"\"arguments\":{}}</tool_call>";
+	static const char *const scripts[] = {"Hello, \xc3\xa9!", thinks_and_calls, "",
+					      "<tool_call>{</tool_call> \xff <tool_ca"};
 	static const pal_status fails[] = {PAL_OK, PAL_EOVERLOAD, PAL_EIO, PAL_ENOTFOUND};
 	how = (uint8_t)(how - '0');
 	fake.script = scripts[how & 3];
@@ -94,7 +94,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	snprintf(method, sizeof method, "%.*s", (int)(blank - text - 1), text + 1);
 	snprintf(target, sizeof target, "%.*s", (int)(line - blank - 1), blank + 1);
 	int64_t live = pal__mem_live();
-	json_set_alloc_funcs(pal__alloc, pal__free);
 	fake_start("qwen3", false);
 	CHECK(fake_call("POST", "/v1/sessions", "{}", 2)->status == 200);
 	choose(data[0]);

@@ -490,6 +490,30 @@ def write(folder, files):
             f.write(data)
 
 
+def calls():
+    """Calls of the runtime service: each as it should be, cut short, and with other wire types."""
+    text = lambda field, s: bytes([field << 3 | 2, len(s)]) + s
+    session = text(1, b"sess-" + b"0" * 32)
+    whole = {
+        "create": b"\x00" + text(1, b"a label") + text(2, b"\x07\x08"),
+        "append": b"\x01" + session + text(2, b"\x01\x02\x63"),
+        "append-unpacked": b"\x01" + session + b"\x10\x01\x10\x02",
+        "append-outside": b"\x01" + session + text(2, b"\x01\x64"),
+        "append-large": b"\x01" + session + text(2, b"\xff\xff\xff\xff\x0f"),
+        "generate": b"\x02" + session + b"\x10\x05",
+        "generate-all": b"\x02" + session + b"\x10\xff\xff\xff\xff\x0f",
+        "generate-sampled": b"\x02" + session + b"\x10\x05\x18\x07\x25\x00\x00\x00\x3f\x2d"
+                            b"\x00\x00\xc0\x7f\x30\x28",
+        "close": b"\x03" + session,
+        "info": b"\x04" + session,
+    }
+    cut = {f"{name}-cut": data[:-1] for name, data in whole.items()}
+    other = {f"{name}-type": data[:1] + bytes([data[1] ^ 2]) + data[2:]
+             for name, data in whole.items()}
+    empty = {f"empty-{i}": bytes([i]) for i in range(5)}
+    return {**whole, **cut, **other, **empty}
+
+
 def main():
     here = os.path.dirname(os.path.abspath(__file__))
     folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "corpus")
@@ -503,6 +527,7 @@ def main():
                                             for name, data in sidecars().items()})
     write(os.path.join(folder, "recall"), recall())
     write(os.path.join(folder, "map"), maps())
+    write(os.path.join(folder, "runtime"), calls())
     write(os.path.join(folder, "session"), sessions())
 
 

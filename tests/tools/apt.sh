@@ -47,4 +47,5 @@ need() {
 
 BUILD_PACKAGES=(gcc libc6-dev make meson ninja-build pkg-config
 	libpcre2-dev libutf8proc-dev libxxhash-dev libjansson-dev libedit-dev libsqlite3-dev
-	libcmocka-dev libopenblas-dev liblapacke-dev libmicrohttpd-dev)
+	libcmocka-dev libopenblas-dev liblapacke-dev libmicrohttpd-dev libcurl4-gnutls-dev
+	libgrpc-dev libprotobuf-c-dev protobuf-c-compiler)

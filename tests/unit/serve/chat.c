@@ -11,10 +11,6 @@
 #define TOOLS                                                                                   \
 	"\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"description\":\"d\"," \
 	"\"parameters\":{\"type\":\"object\"}}}]"
-#define TOOL_TEXT                                                                           \
-	"tools:[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"description\":\"d\"," \
-	"\"parameters\":{\"type\":\"object\"}}}]"
-
 static void ask(const char *body)
 {
 	const fake_reply *r = call("POST", CHAT, body);
@@ -40,17 +36,21 @@ static void prompts(void **state)
 	    "\"2\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"[]\"}}]},"
 	    "{\"role\":\"tool\",\"tool_call_id\":\"2\",\"content\":\"two\"},{\"role\":\"tool\","
 	    "\"tool_call_id\":\"1\",\"content\":\"one\"}]," TOOLS "}");
-	assert_string_equal(fake.prompt,
-			    "<|im_start|>system\n" TOOL_TEXT
-			    "<|im_end|>\n<|im_start|>user\nq<|im_end|>\n"
-			    "<|im_start|>assistant\n<think>\nhm\n</think>\n\n"
-			    "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>"
-			    "<tool_call>{\"name\":\"f\",\"arguments\":[]}</tool_call><|im_end|>\n"
-			    "<|im_start|>user\n<tool_response>one</tool_response><tool_response>two"
-			    "</tool_response><|im_end|>\n<|im_start|>assistant\n");
+	assert_non_null(strstr(fake.prompt, "<|im_start|>system\n# Tools\n"));
+	assert_non_null(strstr(fake.prompt, "{\"type\": \"function\", \"function\": {\"name\": "
+					    "\"f\", \"description\": \"d\", "
+					    "\"parameters\": {\"type\": \"object\"}}}"));
+	assert_non_null(strstr(
+		fake.prompt,
+		"<|im_end|>\n<|im_start|>user\nq<|im_end|>\n"
+		"<|im_start|>assistant\n<think>\nhm\n</think>\n\n"
+		"<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>\n"
+		"<tool_call>\n{\"name\": \"f\", \"arguments\": []}\n</tool_call><|im_end|>\n"
+		"<|im_start|>user\n<tool_response>\none\n</tool_response>\n<tool_response>\ntwo\n"
+		"</tool_response><|im_end|>\n<|im_start|>assistant\n"));
 	assert_true(fake.constrained);
 	ask("{" HI "," TOOLS ",\"tool_choice\":\"none\"}");
-	assert_null(strstr(fake.prompt, "tools:"));
+	assert_null(strstr(fake.prompt, "# Tools"));
 	assert_false(fake.constrained);
 }
 
@@ -94,11 +94,11 @@ static void replies(void **state)
 	expect("POST", CHAT, "{" HI "," TOOLS "}", 200,
 	       "{\"id\":\"chatcmpl-#\",\"object\":\"chat.completion\",\"created\":0,\"model\":"
 	       "\"small\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\","
-	       "\"content\":\"So: \",\"refusal\":null,\"reasoning_content\":\"why?\","
+	       "\"content\":\"So:\",\"refusal\":null,\"reasoning_content\":\"why?\","
 	       "\"tool_calls\":[{\"id\":\"call_#\",\"type\":\"function\",\"function\":{\"name\":"
-	       "\"f\",\"arguments\":\"{\\\"a\\\":1}\"}}]},\"logprobs\":null,\"finish_reason\":"
-	       "\"tool_calls\"}],\"usage\":{\"prompt_tokens\":132,\"completion_tokens\":79,"
-	       "\"total_tokens\":211,\"prompt_tokens_details\":{\"cached_tokens\":66},"
+	       "\"f\",\"arguments\":\"{\\\"a\\\": 1}\"}}]},\"logprobs\":null,\"finish_reason\":"
+	       "\"tool_calls\"}],\"usage\":{\"prompt_tokens\":505,\"completion_tokens\":79,"
+	       "\"total_tokens\":584,\"prompt_tokens_details\":{\"cached_tokens\":252},"
 	       "\"completion_tokens_details\":{\"reasoning_tokens\":16}}}");
 	fake.script = "a";
 	expect("POST", CHAT, "{" HI ",\"max_tokens\":1,\"logprobs\":true,\"top_logprobs\":2}", 200,
@@ -121,7 +121,7 @@ static void streams(void **state)
 		       "{\"content\":\"\xc3\xa9\"}",
 		       "null") "," DELTA("{}", "\"stop\"") ","
 							   "[\"\",\"[DONE]\"]]");
-	fake.script = "<think>\nt\n</think>\n\n<tool_call>{\"name\":\"f\",\"arguments\":[]}"
+	fake.script = "<think>\nt\n</think>\n\n<tool_call>{\"name\":\"f\",\"arguments\":{}}"
 		      "</tool_call>";
 	expect("POST", CHAT, "{" HI ",\"stream\":true," TOOLS "}", 200,
 	       "[" DELTA("{\"role\":\"assistant\",\"content\":\"\"}", "null") "," DELTA(
@@ -130,7 +130,7 @@ static void streams(void **state)
 					 "\"function\","
 					 "\"function\":{\"name\":\"f\",\"arguments\":\"\"}}]}",
 					 "null") "," DELTA("{\"tool_calls\":[{\"index\":0,"
-							   "\"function\":{\"arguments\":\"[]\"}}]}",
+							   "\"function\":{\"arguments\":\"{}\"}}]}",
 							   "null") "," DELTA("{}",
 									     "\"tool_calls\"") ",["
 											       "\""
@@ -248,7 +248,7 @@ static void refusals(void **state)
 		 "response_format.", "schema"},
 		{"{" HI ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{"
 		 "\"schema\":{\"bad\":1}}}}",
-		 "unsupported", "", "bad keyword"},
+		 "unsupported", "", "\"bad\" at #"},
 		{"{" HI ",\"reasoning_effort\":\"huge\"}", "invalid_value", "reasoning_effort",
 		 "high"},
 	};
@@ -300,7 +300,7 @@ static void failures(void **state)
 static void memory(void **state)
 {
 	(void)state;
-	fake.script = "<think>\nt\n</think>\n\nx<tool_call>{\"name\":\"f\",\"arguments\":[]}"
+	fake.script = "<think>\nt\n</think>\n\nx<tool_call>{\"name\":\"f\",\"arguments\":{}}"
 		      "</tool_call>";
 	survives("POST", CHAT,
 		 "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\","

@@ -100,8 +100,8 @@ static const fake_reply *call(const char *method, const char *target, const char
 	return r;
 }
 
-__attribute__((unused)) static void expect(const char *method, const char *target, const char *body, int status,
-		   const char *want)
+__attribute__((unused)) static void expect(const char *method, const char *target, const char *body,
+					   int status, const char *want)
 {
 	const fake_reply *r = call(method, target, body);
 	json_t *got = read_reply(r), *wanted = json_loads(want, 0, NULL);
@@ -113,12 +113,13 @@ __attribute__((unused)) static void expect(const char *method, const char *targe
 			 text, want);
 	json_decref(got);
 	json_decref(wanted);
-	pal__free(text);
+	free(text);
 }
 
 /* The error is of that status and code, and about that parameter; its message has `says`. */
-__attribute__((unused)) static void refused(const char *method, const char *target, const char *body, int status,
-		    const char *code, const char *param, const char *says)
+__attribute__((unused)) static void refused(const char *method, const char *target,
+					    const char *body, int status, const char *code,
+					    const char *param, const char *says)
 {
 	const fake_reply *r = call(method, target, body);
 	json_t *j = read_reply(r), *e = json_object_get(j, "error");
@@ -131,7 +132,8 @@ __attribute__((unused)) static void refused(const char *method, const char *targ
 
 /* Every allocation fails in turn: the reply is then an error, or an error ends it, or all is
  * there. */
-__attribute__((unused)) static void survives(const char *method, const char *target, const char *body)
+__attribute__((unused)) static void survives(const char *method, const char *target,
+					     const char *body)
 {
 	json_t *good = read_reply(call(method, target, body));
 	int64_t live = pal__mem_live();
@@ -171,8 +173,17 @@ static int teardown(void **state)
 	return -1;
 }
 
+/* jansson's memory: it fails when the library's does. Not counted, since texts that jansson makes
+ * are freed with free(); LeakSanitizer sees it. */
+static void *json_memory(size_t n)
+{
+	void *p = pal__alloc(1);
+	pal__free(p);
+	return p ? malloc(n) : NULL;
+}
+
 #define ENDPOINT_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 #define ENDPOINT_MAIN(tests) \
-	(json_set_alloc_funcs(pal__alloc, pal__free), cmocka_run_group_tests(tests, NULL, NULL))
+	(json_set_alloc_funcs(json_memory, free), cmocka_run_group_tests(tests, NULL, NULL))
 
 #endif

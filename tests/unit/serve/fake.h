@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "model/model.h"
 #include "serve/api.h"
+#include "serve/json.h"
 #include "serve/uri.h"
 
 typedef struct {

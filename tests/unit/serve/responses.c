@@ -102,34 +102,42 @@ static void calls(void **state)
 	fake.script = "<think>\nh\n</think>\n\n<tool_call>{\"name\":\"f\",\"arguments\":{}}"
 		      "</tool_call>";
 	json_t *got = read_reply(call("POST", R, "{\"input\":\"hey\",\"stream\":true," TOOLS "}"));
-	json_t *want =
-		json_loads(
-			"[" EVENT(
-				"2", "response.output_item.added",
-				"\"output_index\":0,\"item\":" THOUGHTS(
-					"in_progress",
-					"")) "," EVENT("3", "response.content_part.added",
-						       AT("rs", "0") "\"part\":" THOUGHT_PART(
-							       "")) "," EVENT("4",
-									      "response.reasoning_"
-									      "text.delta",
-									      AT("rs", "0") "\"delt"
-											    "a\":"
-											    "\"h\"") "," EVENT("5",
-													       "response."
-													       "reasoning_"
-													       "text.done",
-													       AT("rs",
-														  "0") "\"text\":\"h\"") "," EVENT("6", "response.content_part.done", AT("rs", "0") "\"part\":" THOUGHT_PART("h")) "," EVENT("7", "response.output_item.done", "\"output_index\":0,\"item\":" THOUGHTS("completed", THOUGHT_PART("h"))) "," EVENT("8",
-																																												  "response.output_item.added", "\"output_index\":1,\"item\":" CALL("in_progress", "")) "," EVENT("9",
-																																																								  "response.function_call_arguments.delta", "\"item_id\":\"fc_#\",\"output_index\":1,\"delta\":\"{}\"") "," EVENT("10",
-																																																																						  "response.function_call_arguments.done",
-																																																																						  "\"item_id\":\"fc_#\",\"output_index\":1,\"name\":\"f\",\"arguments\":"
-																																																																						  "\"{}\"") "," EVENT("11",
-																																																																								      "response.output_item.done",
-																																																																								      "\"output_index\":1,\"item\":" CALL("completed",
-																																																																													  "{}")) "]",
-			0, NULL);
+	json_t *want = json_loads(
+		"[" EVENT("2", "response.output_item.added", "\"output_index\":0,\"item\":" THOUGHTS("in_progress", "")) "," EVENT(
+			"3", "response.content_part.added",
+			AT("rs", "0") "\"part\":" THOUGHT_PART(
+				"")) "," EVENT("4",
+					       "response.reasoning_"
+					       "text.delta",
+					       AT("rs", "0") "\"delt"
+							     "a\":"
+							     "\"h\"") "," EVENT("5",
+										"response."
+										"reasoning_"
+										"text.done",
+										AT(
+											"rs",
+											"0") "\"tex"
+											     "t\":"
+											     "\"h"
+											     "\"") "," EVENT("6",
+													     "response.content_part.done",
+													     AT("rs", "0") "\"part\":" THOUGHT_PART(
+														     "h")) "," EVENT("7",
+																     "response.output_item.done",
+																     "\"output_index\":0,\"item\":" THOUGHTS(
+																	     "completed",
+																	     THOUGHT_PART("h"))) "," EVENT("8",
+																					   "response.output_item.added",
+																					   "\"output_index\":1,\"item\":" CALL("in_progress", "")) "," EVENT("9", "response.function_call_arguments.delta", "\"item_id\":\"fc_#\",\"output_index\":1,\"delta\":\"{}\"") "," EVENT("10",
+																																												  "response.function_call_arguments.done",
+																																												  "\"item_id\":\"fc_#\",\"output_index\":1,\"name\":\"f\",\"arguments\":"
+																																												  "\"{}\"") "," EVENT("11",
+																																														      "response.output_item.done",
+																																														      "\"output_index\":1,\"item\":" CALL(
+																																															      "completed",
+																																															      "{}")) "]",
+		0, NULL);
 	assert_non_null(want);
 	assert_int_equal(json_array_size(got), 13);
 	for (size_t i = 0; i < json_array_size(want); i++)
@@ -171,14 +179,13 @@ static void stored(void **state)
 	fake.script = "Done.";
 	assert_int_equal(call("POST", R, body)->status, 200);
 	/* instructions are not handed on; the history is */
-	assert_string_equal(
-		fake.prompt,
-		"<|im_start|>system\ntools:[{\"type\":\"function\",\"function\":{\"name\":"
-		"\"f\",\"parameters\":{}}}]<|im_end|>\n"
-		"<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"
-		"I call.<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call><|im_end|>\n"
-		"<|im_start|>user\n<tool_response>one</tool_response><|im_end|>\n"
-		"<|im_start|>assistant\n");
+	assert_null(strstr(fake.prompt, "Be."));
+	assert_non_null(strstr(
+		fake.prompt, "<|im_end|>\n<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"
+			     "I call.\n<tool_call>\n{\"name\": \"f\", \"arguments\": "
+			     "{}}\n</tool_call><|im_end|>\n"
+			     "<|im_start|>user\n<tool_response>\none\n</tool_response><|im_end|>\n"
+			     "<|im_start|>assistant\n"));
 	go_on(second, body, sizeof body, "\"input\":\"more\"");
 	assert_int_equal(call("POST", R, body)->status, 200);
 	assert_non_null(strstr(fake.prompt, "Done.<|im_end|>\n<|im_start|>user\nmore"));

@@ -74,8 +74,9 @@ static void generation(void **state)
 	       "\"ids\":[97,195,169,270],\"finish_reason\":\"stop\",\"logprobs\":[{\"token\":\"a\","
 	       "\"logprob\":-0.5,\"bytes\":[97],\"top_logprobs\":[]},{\"token\":\"\xef\xbf\xbd\","
 	       "\"logprob\":-0.5,\"bytes\":[195],\"top_logprobs\":[]},{\"token\":\"\xef\xbf\xbd\","
-	       "\"logprob\":-0.5,\"bytes\":[169],\"top_logprobs\":[]}]," USAGE("0", "4", "4",
-									       "0") "}");
+	       "\"logprob\":-0.5,\"bytes\":[169],\"top_logprobs\":[]},{\"token\":\"<|im_end|>\","
+	       "\"logprob\":-0.5,\"bytes\":[60,124,105,109,95,101,110,100,124,62],\"top_logprobs\":"
+	       "[]}]," USAGE("0", "4", "4", "0") "}");
 	assert_true(fake.own_eos && fake.sampling.temperature == 0 && !fake.resumed);
 	expect("POST", S "/" ID "/generate",
 	       "{\"max_tokens\":2,\"stream\":true,\"resume\":true,\"temperature\":0.5}", 200,
