@@ -13,6 +13,7 @@
  * by all threads: so it is spread over memory nodes. */
 #define MAP_FROM ((size_t)1 << 21)
 
+static _Atomic uint64_t mapped; /* bytes */
 static _Atomic int64_t countdown = -1;
 static _Atomic int64_t live;
 static atomic_bool failed;
@@ -105,6 +106,7 @@ void *pal__alloc_aligned(size_t size)
 	void *p = mmap(NULL, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (p == MAP_FAILED)
 		return NULL;
+	atomic_fetch_add_explicit(&mapped, rounded, memory_order_relaxed);
 	madvise(p, rounded, MADV_HUGEPAGE);
 	pal__interleave(p, rounded);
 	return count(p);
@@ -116,10 +118,17 @@ void pal__free_aligned(void *p, size_t size)
 		return;
 	size_t rounded = pal__arena_need(size ? size : 1);
 	atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
-	if (rounded < MAP_FROM)
+	if (rounded < MAP_FROM) {
 		free(p);
-	else
-		munmap(p, rounded);
+		return;
+	}
+	atomic_fetch_sub_explicit(&mapped, rounded, memory_order_relaxed);
+	munmap(p, rounded);
+}
+
+uint64_t pal__mem_mapped(void)
+{
+	return atomic_load_explicit(&mapped, memory_order_relaxed);
 }
 
 void pal__populate(void *p, size_t size)

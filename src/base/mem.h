@@ -30,6 +30,8 @@ void pal__free(void *p);                     /* NULL is fine */
 void *pal__alloc_aligned(size_t size);
 void pal__free_aligned(void *p, size_t size);
 
+uint64_t pal__mem_mapped(void); /* bytes of such memory that are straight from the system */
+
 /* Makes [p, p + size) of such memory resident now, and not when it is first written to: the
  * system takes a second to clear a gigabyte, or several. What it cannot do now comes later. */
 void pal__populate(void *p, size_t size);

@@ -18,6 +18,7 @@ typedef struct {
 	pal_session *s;       /* NULL: not loaded */
 	pal_drafter *drafter; /* or NULL */
 	bool busy, parked;    /* parked: loaded, but its memory is in a file */
+	bool moving;          /* busy, since it is written out or looked at */
 	bool doubtful;        /* what is in memory may not be what the store has */
 	double used;          /* pal__now() */
 	int64_t committed;    /* tokens that the store has */

@@ -61,7 +61,7 @@ static void look_in_store(pal__service *v, const pal__job *job, candidate *best)
 			some[at] = l;
 	}
 	for (size_t i = 0; i < n; i++)
-		some[i]->busy = true;
+		some[i]->busy = some[i]->moving = true;
 	pthread_mutex_unlock(&v->lock);
 	for (size_t i = 0; i < n; i++) {
 		pal__stored t = {0};
@@ -71,7 +71,8 @@ static void look_in_store(pal__service *v, const pal__job *job, candidate *best)
 	}
 	pthread_mutex_lock(&v->lock);
 	for (size_t i = 0; i < n; i++)
-		some[i]->busy = false;
+		some[i]->busy = some[i]->moving = false;
+	pthread_cond_broadcast(&v->changed);
 }
 
 pal_status pal__service_find_history(pal__service *v, const pal__job *job, pal__live **out,
@@ -82,13 +83,14 @@ pal_status pal__service_find_history(pal__service *v, const pal__job *job, pal__
 	look_in_memory(v, job, &best);
 	pal__live *first = best.l;
 	if (first)
-		first->busy = true;
+		first->busy = first->moving = true;
 	if (2 * best.equal < (int64_t)job->n_ids)
 		look_in_store(v, job, &best);
-	if (best.l != first && first)
-		first->busy = false;
+	if (first)
+		first->busy = first->moving = false;
 	if (best.l)
 		best.l->busy = true;
+	pthread_cond_broadcast(&v->changed);
 	pthread_mutex_unlock(&v->lock);
 	if (!best.l) {
 		pal__create c = {.owner = job->owner, .n_eos = -1, .stateless = true};

@@ -50,7 +50,7 @@ static size_t n_parked(const pal__service *v)
 static void write_out(pal__service *v, pal__live *l)
 {
 	bool park = n_parked(v) < v->most_parked && !l->doubtful;
-	l->busy = true;
+	l->busy = l->moving = true;
 	pthread_mutex_unlock(&v->lock);
 	pal_drafter_close(l->drafter);
 	bool parked = park && pal__session_park(l->s, NULL) == PAL_OK;
@@ -61,7 +61,7 @@ static void write_out(pal__service *v, pal__live *l)
 	l->parked = parked;
 	l->s = parked ? l->s : NULL;
 	l->doubtful = false;
-	l->busy = false;
+	l->busy = l->moving = false;
 	v->held -= v->session_bytes;
 	v->counts.parked += parked;
 	pthread_cond_broadcast(&v->changed);

@@ -20,8 +20,9 @@
 #define MAX_QUEUE 1024
 #define MAX_WAIT_S 60
 #define IDLE_S 300
-#define PARKED_FILES 8             /* that a parked session has open, at most */
-#define SLACK ((uint64_t)64 << 20) /* for connections, their threads, the store's pages */
+#define PARKED_FILES 8              /* that a parked session has open, at most */
+#define REQUEST ((size_t)384 << 10) /* of a thread, a connection and what is said, at once */
+#define SLACK ((uint64_t)64 << 20)  /* for connections, their threads, the store's pages */
 
 double pal__wall(void)
 {
@@ -52,16 +53,21 @@ static size_t descriptors(void)
 	return getrlimit(RLIMIT_NOFILE, &r) ? 512 : (size_t)r.rlim_cur / 2;
 }
 
-/* A drafter has no arena: what one takes is measured. */
+static uint64_t allocated(void)
+{
+	struct mallinfo2 m = mallinfo2();
+	return m.uordblks + m.hblkhd + pal__mem_mapped();
+}
+
+/* A drafter has no one arena: what one takes is measured. */
 static pal_status add_drafter(pal__service *v, pal_error *err)
 {
 	pal_drafter *d = NULL;
 	if (!v->o.draft)
 		return PAL_OK;
-	struct mallinfo2 before = mallinfo2();
+	uint64_t had = allocated();
 	pal_status s = pal_drafter_open(v->model, &v->drafting, &d, err);
-	struct mallinfo2 with = mallinfo2();
-	size_t had = before.uordblks + before.hblkhd, has = with.uordblks + with.hblkhd;
+	uint64_t has = allocated();
 	v->session_bytes += has > had ? has - had : 0;
 	pal_drafter_close(d);
 	return s;
@@ -151,6 +157,7 @@ static pal_status fill_in(pal__service *v, pal_error *err)
 	if (!s)
 		s = pal__session_need_on(v->batcher, v->model, &v->o.session, &v->session_bytes,
 					 err);
+	v->session_bytes += sizeof(pal_session) + REQUEST;
 	if (!s)
 		s = add_drafter(v, err);
 	if (!s)
@@ -349,7 +356,10 @@ pal_status pal__service_take(pal__service *v, const char *id, uint64_t owner, pa
 			     pal_error *err)
 {
 	pthread_mutex_lock(&v->lock);
-	pal__live *l = pal__service_find(v, id, owner);
+	pal__live *l;
+	/* One that is being written out is nobody's in a moment. */
+	while ((l = pal__service_find(v, id, owner)) && l->moving)
+		pthread_cond_wait(&v->changed, &v->lock);
 	pal_status s = !l        ? not_found(id, err)
 		       : l->busy ? pal__fail(err, PAL_EBUSY, "session %s is in use", id)
 				 : PAL_OK;
