@@ -421,7 +421,7 @@ pal_status pal__ask_format(pal__ask *ask, const pal__params *p, const char *name
 	if (type == 0)
 		return p->f->err.code;
 	if (type == 1) {
-		ask->schema = *owned = json_object();
+		ask->schema = *owned = json_pack("{s:s}", "type", "object");
 		return *owned ? PAL_OK : pal__fault_memory(p->f);
 	}
 	/* Chat puts the schema into "json_schema", responses beside the type. */

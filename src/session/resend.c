@@ -10,7 +10,8 @@
 #include "session/live.h"
 
 #define WORTH 32       /* tokens that have to be equal for a log to be gone on from */
-#define OWN_END 4096   /* tokens that a log may lose at its end; else it is copied, and lives on */
+#define OWN_END 256    /* tokens that a log may lose at its end, if not half of what is equal */
+#define COPIED 512     /* equal tokens for which a log that would lose more is copied */
 #define LOOKED_AT 4096 /* sessions in memory, those made last */
 #define FROM_STORE 16  /* sessions that are looked at in the store */
 
@@ -92,11 +93,16 @@ pal_status pal__service_find_history(pal__service *v, const pal__job *job, pal__
 		best.l->busy = true;
 	pthread_cond_broadcast(&v->changed);
 	pthread_mutex_unlock(&v->lock);
+	bool own = best.l && (best.lost <= OWN_END || best.lost <= best.equal / 2);
+	if (best.l && !own && best.equal < COPIED) {
+		pal__service_give(v, best.l);
+		best.l = NULL;
+	}
 	if (!best.l) {
 		pal__create c = {.owner = job->owner, .n_eos = -1, .stateless = true};
 		return pal__service_new(v, &c, true, out, err);
 	}
-	if (best.lost <= OWN_END) {
+	if (own) {
 		*out = best.l;
 		return PAL_OK;
 	}
