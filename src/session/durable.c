@@ -248,10 +248,38 @@ pal_status pal__service_begin_store(pal__service *v, pal_error *err)
 
 /* --- what is asked of sessions by name ------------------------------------------------------ */
 
+/* Where there are as many sessions as may be, the histories that were resent longest ago go: their
+ * clients can send them again. */
+static void make_place(pal__service *v)
+{
+	pthread_mutex_lock(&v->lock);
+	while ((int64_t)v->n >= v->o.max_sessions) {
+		pal__live *oldest = NULL;
+		for (size_t i = 0; i < v->n; i++) {
+			pal__live *l = v->all[i];
+			if (l->r.stateless && !l->busy && (!oldest || l->used < oldest->used))
+				oldest = l;
+		}
+		if (!oldest)
+			break;
+		oldest->busy = oldest->moving = true;
+		pthread_mutex_unlock(&v->lock);
+		pal_status s = pal__store_delete(v->store, oldest->r.id, NULL);
+		pthread_mutex_lock(&v->lock);
+		oldest->busy = oldest->moving = false;
+		if (s)
+			break;
+		pal__service_remove(v, oldest);
+		v->counts.expired++;
+	}
+	pthread_mutex_unlock(&v->lock);
+}
+
 pal_status pal__service_new(pal__service *v, const pal__create *create, bool busy, pal__live **out,
 			    pal_error *err)
 {
 	pal__live *l;
+	make_place(v);
 	pthread_mutex_lock(&v->lock);
 	pal_status s = pal__service_add(v, create, &l, err);
 	if (!s)
@@ -312,6 +340,7 @@ static pal_status new_like(pal__service *v, const pal__record *r, const char *la
 			 .n_eos = r->n_eos,
 			 .stateless = r->stateless};
 	memcpy(c.eos, r->eos, sizeof c.eos);
+	make_place(v);
 	pthread_mutex_lock(&v->lock);
 	pal_status s = pal__service_add(v, &c, out, err);
 	if (!s)

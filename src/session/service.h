@@ -37,7 +37,7 @@ typedef struct {
 	const char *data_dir;        /* folder of the store; NULL: one that is gone at the end */
 	uint64_t memory_limit;       /* bytes of the whole process; 0: none */
 	uint64_t disk_limit;         /* bytes in data_dir and files of sessions; 0: none */
-	int64_t max_sessions;        /* that are kept; 0: 10,000 */
+	int64_t max_sessions;        /* that are kept; 0: 10,000. Beyond, resent histories go */
 	int64_t max_tokens;          /* of a session's log; 0: what the session's options allow */
 	int max_queue;               /* requests that wait; 0: 1024 */
 	double max_wait_s;           /* that one waits for room; 0: 60 */
