@@ -5,6 +5,14 @@
 #include "base/file.h"
 #include "base/mem.h"
 
+/* The texts of all files that were read: options point into them. */
+typedef struct kept kept;
+struct kept {
+	kept *next;
+	char *text;
+};
+static kept *texts;
+
 static char *trim(char *text)
 {
 	text += strspn(text, " \t\r");
@@ -43,11 +51,27 @@ static pal_status read_text(const char *path, char **out, pal_error *err)
 	return s;
 }
 
+static pal_status keep_text(const char *path, char **out, pal_error *err)
+{
+	kept *k = pal__calloc(1, sizeof *k);
+	if (!k)
+		return pal__fail_memory(err, path, sizeof *k);
+	pal_status s = read_text(path, &k->text, err);
+	if (s) {
+		pal__free(k);
+		return s;
+	}
+	k->next = texts;
+	texts = k;
+	*out = k->text;
+	return PAL_OK;
+}
+
 pal_status pal__config_read(const char *path, const pal__option *options, pal_error *err)
 {
-	static char *text; /* of the last file: options point into it */
+	char *text = NULL;
 	pal_error why = {0};
-	pal_status s = read_text(path, &text, err);
+	pal_status s = keep_text(path, &text, err);
 	if (s)
 		return s;
 	int number = 1;
