@@ -16,6 +16,7 @@ import unittest
 import urllib.error
 import urllib.request
 
+from openapi import Document
 from tap import TapRunner
 
 PAL, MODEL = (os.path.abspath(a) for a in sys.argv[1:3])
@@ -39,36 +40,6 @@ WITH_OTHERS = {"max_tokens", "max_completion_tokens", "max_output_tokens", "top_
                "echo", "tool_choice", "previous_response_id", "model", "resume", "response_format",
                "logit_bias", "suffix", "n", "tools", "prompt", "messages", "input", "tokens",
                "stream", "thinking", "text", "chat_template_kwargs", "eos_token_ids", "include"}
-
-
-def resolve(schema):
-    while "$ref" in schema:
-        schema = SPEC["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
-    return schema
-
-
-def problem(value, schema, where="$"):
-    """Why the value is not of the schema, or None."""
-    schema = resolve(schema)
-    if "oneOf" in schema:
-        found = [problem(value, s, where) for s in schema["oneOf"]]
-        return None if None in found else "; ".join(found)
-    kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool,
-             "null": type(None), "number": (int, float)}
-    kind = schema.get("type")
-    if kind and (not isinstance(value, kinds[kind]) or
-                 isinstance(value, bool) != (kind == "boolean")):
-        return f"{where} is no {kind}: {value!r:.80}"
-    if "enum" in schema and value not in schema["enum"]:
-        return f"{where}: {value!r:.80} is not one of {schema['enum']}"
-    found = []
-    if kind == "object":
-        found = [f"{where}.{k} is missing" for k in schema.get("required", ()) if k not in value]
-        found += [problem(v, schema.get("properties", {}).get(k, {}), f"{where}.{k}")
-                  for k, v in value.items()]
-    elif kind == "array":
-        found = [problem(v, schema["items"], f"{where}[{i}]") for i, v in enumerate(value)]
-    return next((f for f in found if f), None)
 
 
 class Server:
@@ -100,8 +71,8 @@ class Case(unittest.TestCase):
         status, text = SERVER.open(method, path, body)
         self.assertEqual(status, 200, text)
         value = json.loads(text)
-        reply = SPEC["paths"][route or path][method.lower()]["responses"]["200"]["content"]
-        self.assertIsNone(problem(value, reply["application/json"]["schema"]))
+        schema = SPEC.reply(route or path, method)["application/json"]
+        self.assertIsNone(SPEC.problem(value, schema))
         return value
 
     def bad(self, method, path, body, status, *says):
@@ -109,7 +80,7 @@ class Case(unittest.TestCase):
         self.assertEqual(got, status, (body, text))
         value = json.loads(text)
         name = "AnthropicError" if path.startswith("/v1/messages") else "Error"
-        self.assertIsNone(problem(value, {"$ref": "#/components/schemas/" + name}))
+        self.assertIsNone(SPEC.problem(value, {"$ref": "#/components/schemas/" + name}))
         for what in says:
             self.assertIn(what, value["error"]["message"])
 
@@ -117,8 +88,7 @@ class Case(unittest.TestCase):
         """Data of a stream's events, each checked; the last one may be "[DONE]"."""
         status, text = SERVER.open("POST", path, {**body, "stream": True})
         self.assertEqual(status, 200, text)
-        schema = SPEC["paths"][route or path]["post"]["responses"]["200"]["content"][
-            "text/event-stream"]["schema"]
+        schema = SPEC.reply(route or path, "POST")["text/event-stream"]
         out = []
         for event in text.decode().split("\n\n")[:-1]:
             lines = event.split("\n")
@@ -126,7 +96,7 @@ class Case(unittest.TestCase):
             data = lines[-1][6:]
             out.append(data if data == "[DONE]" else json.loads(data))
             if data != "[DONE]":
-                self.assertIsNone(problem(out[-1], schema))
+                self.assertIsNone(SPEC.problem(out[-1], schema))
             if len(lines) == 2:
                 self.assertEqual(lines[0], "event: " + out[-1]["type"])
         return out
@@ -297,13 +267,13 @@ class Schemas(Case):
         self.good("POST", f"/v1/sessions/{session}/append", {"text": "Hello"},
                   "/v1/sessions/{id}/append")
         for route, base in BASES.items():
-            schema = SPEC["paths"][route]["post"]["requestBody"]["content"]["application/json"]
-            yield route.replace("{id}", session), base, resolve(schema["schema"])["properties"]
+            schema = SPEC.paths[route]["post"]["requestBody"]["content"]["application/json"]
+            yield route.replace("{id}", session), base, SPEC.resolve(schema["schema"])["properties"]
 
     def test_what_is_allowed(self):
         for path, base, fields in self.routes():
             for name, schema in fields.items():
-                schema = resolve(schema)
+                schema = SPEC.resolve(schema)
                 values = [v for k, v in schema.items() if k in ("minimum", "maximum", "default")]
                 values += schema.get("enum") or {"boolean": [True, False], "string": ["a"]}.get(
                     schema.get("type"), [])
@@ -317,7 +287,7 @@ class Schemas(Case):
                  "object": [1, "a", []]}
         for path, base, fields in self.routes():
             for name, schema in fields.items():
-                schema = resolve(schema)
+                schema = SPEC.resolve(schema)
                 values = [v + d for k, d in (("minimum", -1), ("maximum", 1))
                           for v in [schema.get(k)] if v is not None]
                 for value in values + wrong.get(schema.get("type"), []):
@@ -335,7 +305,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as data:
         SERVER = Server(data)
         try:
-            SPEC = json.loads(SERVER.open("GET", "/openapi.json")[1])
+            SPEC = Document(json.loads(SERVER.open("GET", "/openapi.json")[1]))
             program = unittest.main(argv=sys.argv[:1] + sys.argv[3:], testRunner=TapRunner,
                                     exit=False)
         finally:
