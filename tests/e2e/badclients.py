@@ -1,42 +1,55 @@
 #!/usr/bin/python3
-"""Bad clients of pal serve: random requests made from its own OpenAPI document, and clients that go
-away or want two things at once. Prints TAP.
+"""Bad clients of pal serve: random requests made from its own OpenAPI document, clients that send
+what is no request, that go away, or that want two things at once. Prints TAP.
 
-badclients.py PAL MODEL [--requests N] [--seed N] [--threads N]
+badclients.py PAL MODEL [--requests N] [--seed N] [--threads N] [--sanitized]
 
-Every reply is 200 of a known kind, or a typed error; nothing ends the server. Memory and descriptors
-of the last quarter are compared with those of the second; a good client's session, which is written
-and read all along, is unharmed.
+Every request has a reply: one that its schema describes, or a typed error with a documented status;
+nothing ends the server. Each path and method gives a good reply at least once: what is only refused
+tests little. Memory and descriptors of the last quarter are compared with those of the second; a good
+client's session, which is written and read all along, is unharmed.
 """
 import argparse
 import http.client
 import json
 import os
 import random
+import re
 import socket
 import string
 import sys
 import threading
 import time
 
+from openapi import Document
 from serving import Server
 
+NOBODY = "sess-" + "0" * 32
 TEXTS = ["", "a", "The kernel", "\0", "\u2028\ud83d\ude00", "<|im_end|>", "../../etc/passwd", "%00",
-         "x" * 5000, "null", "sess-" + "0" * 32, "'; DROP TABLE sessions; --"]
+         "x" * 5000, "null", NOBODY, "'; DROP TABLE sessions; --"]
 NUMBERS = [0, -1, 1, 2, 3, 1 << 31, 1 << 53, -(1 << 63), 1 << 64, 0.5, -0.0, 1e308, 1e-300, 4095, 4096]
-STATUSES = {200, 204, 400, 401, 404, 405, 408, 409, 411, 413, 415, 422, 429, 431, 500, 501, 503, 505}
+HEADERS = [("Content-Type", "text/plain"), ("Content-Type", ""), ("Content-Encoding", "gzip"),
+           ("Authorization", "Bearer " + "k" * 99), ("Authorization", "Basic \xff"),
+           ("Accept", "image/png"), ("Expect", "something"), ("Expect", "100-continue"),
+           ("Range", "bytes=5-1"), ("Origin", "http://elsewhere.example"), ("Host", "elsewhere.example"),
+           ("Cookie", "a=b; " * 200), ("X-Long", "y" * 9000), ("Connection", "upgrade"),
+           ("X-Forwarded-For", "10.0.0.1"), ("X-Api-Key", "\t"), ("If-None-Match", "*")]
+FEW = 8  # tokens, so that many requests fit
+SMALL = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of")
+SCHEMAS = [{}, {"type": "object"}, {"type": "integer"}, {"enum": ["a", None, 5]}, {"type": "nothing"},
+           {"type": "object", "properties": {"a": {"type": "string", "maxLength": 3}},
+            "required": ["a"], "additionalProperties": False}, {"$ref": "#"}, {"$ref": "#/$defs/x"},
+           {"anyOf": []}, {"type": "array", "items": {"type": "boolean"}, "maxItems": 2},
+           {"type": "string", "pattern": "((("}, {"type": "array", "minItems": 1 << 40}]
 
 
 class Maker:
-    """Requests of an OpenAPI document, mostly as it says, with something wrong in most of them."""
+    """Requests of an OpenAPI document: half of them as it says, the others with something wrong."""
 
     def __init__(self, spec, r):
-        self.spec, self.r, self.ids = spec, r, ["sess-" + "0" * 32]
-
-    def resolve(self, schema):
-        while "$ref" in schema:
-            schema = self.spec["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
-        return schema
+        self.spec, self.r, self.wrong = spec, r, 0
+        self.ids = {"sessions": [NOBODY], "responses": ["resp_1"], "models": ["palimpsest"]}
+        self.file = b""  # of a session that was exported
 
     def anything(self, depth=0):
         r = self.r
@@ -54,122 +67,201 @@ class Maker:
         return {r.choice(["type", "role", "content", "name", "id", "x"]): self.anything(depth + 1)
                 for _ in range(r.randrange(4))}
 
-    def value(self, schema, depth=0):
-        schema, r = self.resolve(schema), self.r
-        if r.random() < 0.04 or depth > 6:
+    def value(self, schema, name="", depth=0):
+        schema, r = self.spec.resolve(schema), self.r
+        if r.random() < self.wrong or depth > 12:
             return self.anything(depth)
-        for choice in ("oneOf", "anyOf"):
-            if choice in schema:
-                return self.value(r.choice(schema[choice]), depth + 1)
+        if "oneOf" in schema:
+            return self.value(r.choice(schema["oneOf"]), name, depth + 1)
         if "enum" in schema:
             return r.choice(schema["enum"])
-        if "const" in schema:
-            return schema["const"]
-        kind = schema.get("type", "object" if "properties" in schema else None)
-        kind = r.choice(kind) if isinstance(kind, list) else kind
+        kind = schema.get("type")
         if kind == "object":
+            if name in ("schema", "parameters", "input_schema"):
+                return r.choice(SCHEMAS)
             known = schema.get("properties", {})
-            return {k: self.value(s, depth + 1) for k, s in known.items()
-                    if k in schema.get("required", []) or r.random() < 0.3}
+            return {k: self.value(s, k, depth + 1) for k, s in known.items()
+                    if k in schema.get("required", []) or r.random() < 0.15}
         if kind == "array":
-            return [self.value(schema.get("items", {}), depth + 1) for _ in range(r.randrange(4))]
+            least, most = schema.get("minItems", 0), schema.get("maxItems", 3)
+            return [self.value(schema.get("items", {}), name, depth + 1)
+                    for _ in range(r.randint(least, max(least, min(most, 3))))]
         if kind == "integer":
-            least = schema.get("minimum", 0)
-            return r.randrange(int(least), int(min(schema.get("maximum", 20), least + 20)) + 1)
+            least, most = schema.get("minimum", 0), schema.get("maximum", 20)
+            return r.randint(least, min(most, least + (FEW if name in SMALL else 20)))
         if kind == "number":
             return r.uniform(schema.get("minimum", 0), schema.get("maximum", 2))
         if kind == "boolean":
             return r.random() < 0.5
-        return r.choice(TEXTS[1:3]) if kind == "string" else self.anything(depth)
+        if kind == "string":
+            return self.text(schema, name)
+        return self.anything(depth)
+
+    def text(self, schema, name):
+        if name == "model":
+            return "palimpsest"
+        if name == "previous_response_id":
+            return self.r.choice(self.ids["responses"])
+        if schema.get("maxLength") == 0:
+            return ""
+        return self.r.choice(["a", "b_1"] if "pattern" in schema else ["a", "The kernel", "It is."])
 
     def body(self, schema):
+        """Bytes that are the JSON of the schema, or nearly so."""
         r = self.r
         value = self.value(schema)
         if isinstance(value, dict):
-            # Few tokens, so that many requests fit.
-            for name in ("max_tokens", "max_completion_tokens", "max_output_tokens", "n"):
-                if isinstance(value.get(name), int) and value[name] > 8:
-                    value[name] = 8
-            if "max_tokens" in self.resolve(schema).get("properties", {}):
-                value.setdefault("max_tokens", 4)
-            if r.random() < 0.2:
+            for name in set(SMALL) & set(self.spec.resolve(schema).get("properties", {})):
+                if name.startswith("max") and not (
+                        isinstance(value.get(name), int) and value[name] > FEW):
+                    value.setdefault(name, FEW)
+            for name in SMALL:
+                if isinstance(value.get(name), int) and FEW < value[name] < 1 << 31:
+                    value[name] = FEW
+            if self.wrong and r.random() < 0.4:
                 value[r.choice(list(value) or ["x"])] = self.anything()
-        data = json.dumps(value, allow_nan=r.random() < 0.5).encode("utf-8", "surrogatepass")
-        kind = r.randrange(20)
+            if self.wrong and value and r.random() < 0.1:
+                del value[r.choice(list(value))]
+        data = json.dumps(value).encode()
+        kind = r.randrange(20) if self.wrong else -1
         if kind == 0:
-            at = r.randrange(len(data) + 1)
-            return data[:at]
+            return data[:r.randrange(len(data) + 1)]
         if kind == 1:
             return data.replace(b"a", bytes([r.randrange(128, 256)]), 3)
         if kind == 2:
-            return b"[" * 5000
+            return r.choice([b"[", b'{"a":', b'{"messages":[']) * 5000
         if kind == 3:
-            return bytes(r.randrange(256) for _ in range(r.randrange(200)))
+            return r.randbytes(r.randrange(200))
+        if kind == 4:
+            return data[:-1] + b',"x":"' + b"y" * (1 << 20) + b'"}'
         return data
 
     def request(self):
+        """(route, method, URL, headers, body)"""
         r = self.r
-        path = r.choice(list(self.spec["paths"]))
-        method = r.choice([m for m in self.spec["paths"][path] if m in ("get", "post", "delete")])
-        content = self.spec["paths"][path][method].get("requestBody", {}).get("content", {})
-        body = None
+        self.wrong = r.choice([0, 0.04])
+        route = r.choice(list(self.spec.paths))
+        method = r.choice(list(self.spec.paths[route]))
+        content = self.spec.paths[route][method].get("requestBody", {}).get("content", {})
+        body, headers = None, {}
         if "application/json" in content:
             body = self.body(content["application/json"]["schema"])
+            headers["Content-Type"] = "application/json"
         elif content:
-            body = bytes(r.randrange(256) for _ in range(r.randrange(400)))
-        url = path.replace("{id}", r.choice(self.ids + ["x", "%2e%2e", "a" * 300, "resp_1"]))
-        if r.random() < 0.1:
-            method = r.choice(["PUT", "PATCH", "OPTIONS", "HEAD", "GET", "POST", "DELETE"])
-        if r.random() < 0.05:
+            body = bytearray(self.file or r.randbytes(400))
+            for _ in range(r.randrange(4) if self.wrong else 0):
+                body[r.randrange(len(body))] ^= 1 << r.randrange(8)
+        ids = self.ids.get(route.split("/")[2] if route.count("/") > 2 else "", ["x"])
+        if self.wrong and r.random() < 0.3:
+            ids = ["x", "%2e%2e", "a" * 300, "resp_1", NOBODY, "%00", "%ff"]
+        url = route.replace("{id}", r.choice(ids))
+        if self.wrong and r.random() < 0.1:
+            method = r.choice(["PUT", "PATCH", "OPTIONS", "HEAD", "GET", "POST", "DELETE", "TRACE"])
+        if self.wrong and r.random() < 0.1:
             url += r.choice(["?limit=-1", "?from=99999999999999999999", "?%ff=%fe", "/", "//", "%00"])
-        return method.upper(), url, body
+        if self.wrong and r.random() < 0.2:
+            headers.update(r.sample(HEADERS, r.randint(1, 3)))
+        return route, method.upper(), url, headers, body
+
+    def learn(self, route, method, kind, data):
+        """Names and bytes for later requests."""
+        if "octet-stream" in kind:
+            self.file = data
+        elif method == "POST" and kind.startswith("application/json"):
+            name = json.loads(data).get("id", "")
+            for kind, start in (("sessions", "sess"), ("responses", "resp")):
+                if name.startswith(start) and name not in self.ids[kind]:
+                    self.ids[kind] = [*self.ids[kind][-4:], name]
 
 
-def typed(status, kind, data):
+def typed(spec, route, method, status, kind, data):
     """What is wrong with a reply, or None."""
-    if status not in STATUSES:
+    if method == "HEAD" or status == 204:
+        return f"a body: {data[:200]!r}" if data else None
+    if status >= 400:
+        says = spec.paths[route].get(method.lower(), {}).get("responses", {}).get("default", {})
+        known = re.findall(r"\b[45]\d\d\b", says.get("description", "")) or ["400", "403", "405", "431"]
+        known += ["404"]  # that of another path, or of no path at all
+        wrong = spec.problem(json.loads(data), {"$ref": "#/components/schemas/" + (
+            "AnthropicError" if route.startswith("/v1/messages") else "Error")})
+        if wrong or str(status) not in known or status == 500:
+            return f"{status} {data[:300]!r}: {wrong}"
+        return None
+    if status != 200:
         return f"status {status}"
-    if status >= 400 and data:
-        error = json.loads(data).get("error", {})
-        if not isinstance(error.get("message"), str) or not isinstance(error.get("type"), str):
-            return f"an error without a type: {data[:200]!r}"
-        return f"an error of the server: {error['message']}" if status == 500 else None
-    if kind.startswith("application/json") and data:
-        json.loads(data)
-    elif kind.startswith("text/event-stream"):
-        for line in data.decode().split("\n"):
-            if line.startswith("data: ") and line != "data: [DONE]":
-                json.loads(line[6:])
+    schemas = spec.reply(route, method)
+    schema = schemas.get(kind.split(";")[0])
+    if schema is None:
+        return f"{kind!r} is none of {list(schemas)}"
+    if kind.startswith("application/json"):
+        return spec.problem(json.loads(data), schema)
+    if kind.startswith("text/event-stream"):
+        found = [spec.problem(json.loads(line[6:]), schema) for line in data.decode().split("\n")
+                 if line.startswith("data: ") and line != "data: [DONE]"]
+        return next((f for f in found if f), None) if found else "a stream without events"
     return None
 
 
-def one(server, maker, problems):
-    method, url, body = maker.request()
-    c = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-    try:
-        c.request(method, url, body, {"Content-Type": "application/json"} if body else {})
-        if maker.r.random() < 0.05:
-            return  # gone before the reply
-        reply = c.getresponse()
-        kind = reply.getheader("Content-Type") or ""
-        if maker.r.random() < 0.05:
-            reply.read(10)
-            return  # gone in its middle
-        data = reply.read()
-        wrong = typed(reply.status, kind, data)
-        if wrong:
-            problems.append(f"{method} {url} {(body or b'')[:300]!r}: {wrong}")
-        if url == "/v1/sessions" and method == "POST" and reply.status == 200:
-            maker.ids.append(json.loads(data)["id"])
-            if len(maker.ids) > 5:
-                server.ask("DELETE", "/v1/sessions/" + maker.ids.pop(0))
-    except (OSError, http.client.HTTPException) as e:
-        if server.process.poll() is not None:
-            problems.append(f"the server ended after {method} {url} {(body or b'')[:300]!r}: {e}")
-    except ValueError as e:
-        problems.append(f"{method} {url}: {e}")
-    finally:
-        c.close()
+class Fuzz:
+    """Threads that send requests; what they found."""
+
+    def __init__(self, server, args):
+        self.server, self.args = server, args
+        self.spec = Document(server.ask("GET", "/openapi.json")[1])
+        self.lock, self.stop = threading.Lock(), threading.Event()
+        self.sent, self.good, self.marks, self.problems = 0, set(), [], []
+
+    def one(self, maker):
+        route, method, url, headers, body = maker.request()
+        c = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=120)
+        try:
+            c.request(method, url, body, headers)
+            if maker.r.random() < 0.05:
+                return  # gone before the reply
+            reply = c.getresponse()
+            if maker.r.random() < 0.05:
+                reply.read(10)
+                return  # gone in its middle
+            kind, data = reply.getheader("Content-Type") or "", reply.read()
+            wrong = typed(self.spec, route, method, reply.status, kind, data)
+            if wrong:
+                self.problems.append(f"{method} {url} {headers} {bytes(body or b'')[:600]!r}: {wrong}")
+            elif reply.status == 200:
+                self.good.add((route, method))
+                maker.learn(route, method, kind, data)
+        except (OSError, http.client.HTTPException, ValueError) as e:
+            self.problems.append(f"no reply to {method} {url} {headers} "
+                                 f"{bytes(body or b'')[:600]!r}: {e!r}; the server's end: "
+                                 f"{self.server.process.poll()}")
+        finally:
+            c.close()
+
+    def work(self, seed):
+        maker = Maker(self.spec, random.Random(seed))
+        while not self.problems:
+            with self.lock:
+                if self.sent >= self.args.requests:
+                    return
+                self.sent += 1
+                if self.sent % max(1, self.args.requests // 40) == 0:
+                    self.marks.append(used(self.server))
+            self.one(maker)
+
+    def run(self):
+        good = threading.Thread(target=good_client, args=(self.server, self.stop, self.problems))
+        threads = [threading.Thread(target=self.work, args=(self.args.seed * 1000 + i,))
+                   for i in range(self.args.threads)]
+        for t in [good, *threads]:
+            t.start()
+        for t in threads:
+            t.join()
+        self.stop.set()
+        good.join()
+        return self.problems
+
+    def never_good(self):
+        return [f"{method.upper()} {route} was never good" for route, of in self.spec.paths.items()
+                for method in of if (route, method.upper()) not in self.good]
 
 
 def used(server):
@@ -192,35 +284,6 @@ def good_client(server, stop, problems):
         time.sleep(0.05)
     if server.ask("GET", f"/v1/sessions/{session['id']}/log")[1]["ids"] != [5, 6, 7] * (length // 3):
         problems.append("the good client's log is another one")
-
-
-def fuzz(server, args, problems):
-    status, spec = server.ask("GET", "/openapi.json")
-    assert status == 200
-    done, marks, lock, stop = [0], [], threading.Lock(), threading.Event()
-    good = threading.Thread(target=good_client, args=(server, stop, problems))
-    good.start()
-
-    def work(seed):
-        maker = Maker(spec, random.Random(seed))
-        while not problems:
-            with lock:
-                if done[0] >= args.requests:
-                    return
-                done[0] += 1
-                if done[0] % max(1, args.requests // 40) == 0:
-                    marks.append(used(server))
-            one(server, maker, problems)
-
-    threads = [threading.Thread(target=work, args=(args.seed * 1000 + i,))
-               for i in range(args.threads)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    stop.set()
-    good.join()
-    return marks
 
 
 def flat(marks, sanitized):
@@ -251,6 +314,13 @@ def two_at_once(server):
     return ["the second never met the first"]
 
 
+def clear(server):
+    status, sessions = server.ask("GET", "/v1/sessions")
+    found = [server.ask("DELETE", "/v1/sessions/" + s["id"]) for s in sessions["data"]]
+    left = server.ask("GET", "/v1/sessions")[1]["total"]
+    return [str(f) for f in found if f[0] != 200] + ([f"{left} are left"] if left else [])
+
+
 def goes_away(server):
     """In the middle of a prompt or a stream: the session is free soon."""
     problems = []
@@ -272,6 +342,40 @@ def goes_away(server):
     return problems
 
 
+def no_requests(server):
+    """Bytes that are no request, or not all of one, or too much: others are answered meanwhile."""
+    start = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+    slow = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(60)]
+    wholes = (b"", b"GET", start, start + b"Content-Length: 500\r\n\r\n{",
+              start + b"Transfer-Encoding: chunked\r\n\r\nfffffff\r\n{",
+              start + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"\x16\x03\x01\x02\x00\x01" * 9,
+              b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\0" * 4000,
+              start + b"Content-Length: -1\r\n\r\n", start + b"Content-Length: 9" + b"9" * 30 + b"\r\n\r\n")
+    problems = []
+    for i, s in enumerate(slow):
+        try:
+            for byte in wholes[i % len(wholes)]:
+                s.sendall(bytes([byte]))
+            if i % 2:
+                s.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it was told already
+    status, reply = server.ask("POST", "/v1/completions", {"prompt": "The", "max_tokens": 2})
+    if status != 200:
+        problems.append(f"a good client meanwhile: {status} {reply}")
+    for s in slow:
+        s.close()
+    c = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+    try:
+        c.request("POST", "/v1/completions", b" " * (100 << 20))
+        status = c.getresponse().status
+    except (BrokenPipeError, ConnectionResetError):
+        status = c.getresponse().status  # the reply came before the end of the body
+    finally:
+        c.close()
+    return problems + ([f"100 MB: {status}"] if status != 413 else [])
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("pal")
@@ -281,14 +385,17 @@ def main():
     parser.add_argument("--threads", type=int, default=6)
     parser.add_argument("--sanitized", action="store_true")
     args = parser.parse_args()
+    # Few sessions, so that there are as many as may be long before memory is looked at.
     server = Server(args.pal, args.model, "--draft", "auto", "--kv-budget", "512K", "--quiet",
-                    "--max-sessions", "80", "--memory-limit", "2G")
-    problems, failed = [], 0
-    marks = fuzz(server, args, problems)
-    rounds = [("random requests", problems)]
-    if not problems:
-        rounds += [("memory and descriptors stay", flat(marks, args.sanitized)),
+                    "--max-sessions", "24", "--memory-limit", "2G")
+    fuzz, failed = Fuzz(server, args), 0
+    rounds = [("random requests", fuzz.run())]
+    if not fuzz.problems:
+        rounds += [("memory and descriptors stay", flat(fuzz.marks, args.sanitized)),
+                   ("every path and method was good once", fuzz.never_good()),
+                   ("all sessions can be deleted", clear(server)),
                    ("two generations on one session", two_at_once(server)),
+                   ("what is no request", no_requests(server)),
                    ("clients that go away", goes_away(server))]
     code, said = server.close() if server.process.poll() is None else (server.process.returncode,
                                                                        "")
