@@ -174,7 +174,7 @@ class Maker:
                     self.ids[kind] = [*self.ids[kind][-4:], name]
 
 
-def typed(spec, route, method, status, kind, data):
+def typed(spec, route, url, method, status, kind, data):
     """What is wrong with a reply, or None."""
     if method == "HEAD" or status == 204:
         return f"a body: {data[:200]!r}" if data else None
@@ -183,7 +183,7 @@ def typed(spec, route, method, status, kind, data):
         known = re.findall(r"\b[45]\d\d\b", says.get("description", "")) or ["400", "403", "405", "431"]
         known += ["404"]  # that of another path, or of no path at all
         wrong = spec.problem(json.loads(data), {"$ref": "#/components/schemas/" + (
-            "AnthropicError" if route.startswith("/v1/messages") else "Error")})
+            "AnthropicError" if re.match(r"/v1/messages(/|\?|$)", url) else "Error")})
         if wrong or str(status) not in known or status == 500:
             return f"{status} {data[:300]!r}: {wrong}"
         return None
@@ -223,7 +223,7 @@ class Fuzz:
                 reply.read(10)
                 return  # gone in its middle
             kind, data = reply.getheader("Content-Type") or "", reply.read()
-            wrong = typed(self.spec, route, method, reply.status, kind, data)
+            wrong = typed(self.spec, route, url, method, reply.status, kind, data)
             if wrong:
                 self.problems.append(f"{method} {url} {headers} {bytes(body or b'')[:600]!r}: {wrong}")
             elif reply.status == 200:
