@@ -119,6 +119,16 @@ static pal_status resume(pal_session *s, const pal__stored *t, pal_error *err)
 	return status;
 }
 
+/* What the store has; others look at it. */
+static void set_record(pal__service *v, pal__live *l, const pal__record *r)
+{
+	pthread_mutex_lock(&v->lock);
+	l->r = *r;
+	l->committed = l->keep = r->length;
+	l->keep_events = r->n_events;
+	pthread_mutex_unlock(&v->lock);
+}
+
 /* From the store, all of it once more. */
 static pal_status replay(pal__service *v, pal__live *l, pal_session *s, pal_error *err)
 {
@@ -127,10 +137,8 @@ static pal_status replay(pal__service *v, pal__live *l, pal_session *s, pal_erro
 	if (!status)
 		status = resume(s, &t, err);
 	if (!status) {
+		set_record(v, l, &t.record);
 		pthread_mutex_lock(&v->lock);
-		l->r = t.record;
-		l->committed = l->keep = t.record.length;
-		l->keep_events = t.record.n_events;
 		v->counts.replayed++;
 		pthread_mutex_unlock(&v->lock);
 	}
@@ -371,9 +379,11 @@ pal_status pal__service_fork_live(pal__service *v, pal__live *l, const char *lab
 	pal_status s = new_like(v, &l->r, label, &to, err);
 	if (s)
 		return s;
-	to->r.turns = l->r.turns;
-	to->r.length = to->committed = to->keep = l->committed;
-	to->r.n_events = to->keep_events = l->r.n_events;
+	pal__record r = to->r;
+	r.turns = l->r.turns;
+	r.length = l->committed;
+	r.n_events = l->r.n_events;
+	set_record(v, to, &r);
 	s = pal__store_fork(v->store, l->r.id, &to->r, err);
 	if (s) {
 		pthread_mutex_lock(&v->lock);
@@ -459,9 +469,7 @@ pal_status pal__service_import(pal__service *v, const void *bytes, size_t n, uin
 		s = pal__store_insert(v->store, &t, err);
 	}
 	if (!s) {
-		l->r = t.record;
-		l->committed = l->keep = t.record.length;
-		l->keep_events = t.record.n_events;
+		set_record(v, l, &t.record);
 		memcpy(id, l->r.id, sizeof l->r.id);
 		pal__service_give(v, l);
 	} else if (l) {

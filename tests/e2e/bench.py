@@ -178,7 +178,7 @@ class Compare(unittest.TestCase):
         self.assertTrue(e["not_quiet"])
 
     def test_contended(self):
-        limit = 5  # seconds: many times what a peer takes that ends
+        limit = 12  # seconds: many times what a peer takes that ends
         p, e = self.good("--models", MODEL, "--pairs", "2", "-n", "5", "--contended", "--limit",
                          str(limit))
         (series,) = e["series"]
