@@ -410,9 +410,10 @@ pal_status pal__ask_format(pal__ask *ask, const pal__params *p, const char *name
 {
 	static const char *const types[] = {"text", "json_object", "json_schema", NULL};
 	const json_t *format = pal__param_object(p, name);
-	char where[64];
-	snprintf(where, sizeof where, "%s%s.", p->prefix, name);
-	const pal__params q = {format, where, p->f};
+	char where[64], within[sizeof where + 1];
+	snprintf(where, sizeof where, "%s%s", p->prefix, name);
+	snprintf(within, sizeof within, "%s.", where);
+	const pal__params q = {format, within, p->f};
 	if (!format)
 		return p->f->err.code;
 	if (!json_object_get(format, "type"))

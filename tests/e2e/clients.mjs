@@ -33,6 +33,25 @@ const made = call.choices[0].message.tool_calls[0].function;
 check("a call", made.name === "f" && Number.isInteger(JSON.parse(made.arguments).n));
 const old = await client.completions.create({model: "palimpsest", prompt: "The", max_tokens: 4});
 check("a completion", typeof old.choices[0].text === "string");
+const formed = await client.chat.completions.create({
+  model: "palimpsest", messages, max_tokens: 200, response_format: {
+    type: "json_schema", json_schema: {name: "n", schema: {enum: ["yes", "no"]}}}});
+check("a form", ["yes", "no"].includes(JSON.parse(formed.choices[0].message.content)));
+const first = await client.responses.create(
+    {model: "palimpsest", input: "What is a compiler?", max_output_tokens: 8});
+let said = "", last;
+for await (const event of await client.responses.create({
+       model: "palimpsest", input: "And then?", previous_response_id: first.id,
+       max_output_tokens: 8, stream: true})) {
+  said += event.type === "response.output_text.delta" ? event.delta : "";
+  last = event;
+}
+check("a response", last.response.output[0].content[0].text === said);
+check("what was stored", (await client.responses.retrieve(first.id)).output_text === first.output_text);
+await client.responses.delete(first.id);
+let missing;
+await client.responses.retrieve(first.id).catch((e) => missing = e);
+check("an error of what is not there", missing instanceof OpenAI.NotFoundError);
 let refused;
 await client.chat.completions.create({model: "palimpsest", messages: []}).catch((e) => refused = e);
 check("a typed error", refused instanceof OpenAI.BadRequestError);

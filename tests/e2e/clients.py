@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import typing
 import unittest
 
 from serving import Server
@@ -30,6 +31,7 @@ TOOLS = [{"type": "function", "function": {"name": "forecast", "description": "T
                                            "parameters": SCHEMA}},
          {"type": "function", "function": {"name": "stop", "parameters":
                                            {"type": "object", "properties": {}}}}]
+NAMED = {"type": "function", "function": {"name": "forecast"}}
 HELLO = [{"role": "user", "content": "What is a compiler?"}]
 
 
@@ -52,6 +54,12 @@ def fetch():
 fetch()
 import anthropic  # noqa: E402
 import openai  # noqa: E402
+import pydantic  # noqa: E402
+
+
+class Trip(pydantic.BaseModel):
+    city: typing.Literal["Oslo", "Rome"]
+    far: bool
 
 
 def valid(arguments):
@@ -106,6 +114,14 @@ class Chat(Case):
         self.assertEqual([c.message.content for c in r.choices],
                          [c.message.content for c in again.choices])
 
+    def test_n_streamed(self):
+        whole = self.chat(n=2, seed=7, temperature=1).choices
+        texts = ["", ""]
+        for p in self.chat(n=2, seed=7, temperature=1, stream=True):
+            for c in p.choices:
+                texts[c.index] += c.delta.content or ""
+        self.assertEqual(texts, [c.message.content for c in whole])
+
     def test_stop(self):
         free = self.chat(temperature=0, max_tokens=40).choices[0].message.content
         stop = free[5:8]
@@ -139,9 +155,23 @@ class Chat(Case):
             self.assertEqual(r.choices[0].finish_reason, "stop")
             self.assertTrue(valid(r.choices[0].message.content), r.choices[0].message.content)
 
+    def test_parsed_into_a_class(self):
+        for seed in range(3):
+            c = self.ai.chat.completions.parse(model="palimpsest", messages=HELLO, max_tokens=100,
+                                               seed=seed, response_format=Trip).choices[0]
+            self.assertIsInstance(c.message.parsed, Trip)
+        r = self.ai.responses.parse(model="palimpsest", input="Where?", max_output_tokens=100,
+                                    text_format=Trip)
+        self.assertIsInstance(r.output_parsed, Trip)
+
+    def test_drafts_are_told(self):
+        talk = [{"role": "user", "content": "One, two, three, four. " * 30}]
+        r = self.chat(talk, temperature=0, max_tokens=100).usage.model_extra["palimpsest"]
+        self.assertLessEqual(r["accepted"], r["drafted"])
+        self.assertGreater(r["forwards"], 0)
+
     def test_tools(self):
-        named = {"type": "function", "function": {"name": "forecast"}}
-        for choice in ("required", named):
+        for choice in ("required", NAMED):
             c = self.chat(tools=TOOLS, tool_choice=choice, parallel_tool_calls=False, seed=3,
                           max_tokens=200).choices[0]
             self.assertEqual(c.finish_reason, "tool_calls")
@@ -153,9 +183,8 @@ class Chat(Case):
             self.assertTrue(choice == "auto" or not c.message.tool_calls)
 
     def test_tool_calls_streamed_and_answered(self):
-        named = {"type": "function", "function": {"name": "forecast"}}
         name, arguments, call_id = "", "", ""
-        for p in self.chat(tools=TOOLS, tool_choice=named, parallel_tool_calls=False, stream=True,
+        for p in self.chat(tools=TOOLS, tool_choice=NAMED, parallel_tool_calls=False, stream=True,
                            max_tokens=200):
             for call in (p.choices[0].delta.tool_calls or []) if p.choices else []:
                 name += call.function.name or ""
@@ -193,6 +222,10 @@ class Others(Case):
                                            temperature=0, stream=True)
         self.assertEqual("The kernel" + "".join(p.choices[0].text for p in parts if p.choices),
                          r.choices[0].text)
+        r = self.ai.completions.create(model="palimpsest", prompt="The kernel", max_tokens=8,
+                                       seed=1, logprobs=2).choices[0]
+        self.assertEqual("".join(r.logprobs.tokens), r.text)
+        self.assertTrue(all(p <= 0 for p in r.logprobs.token_logprobs))
         r = self.ai.completions.create(model="palimpsest", prompt=["One", "Two"], max_tokens=3, n=2)
         self.assertEqual(len(r.choices), 4)
 
@@ -230,6 +263,26 @@ class Others(Case):
         call = [o for o in r.output if o.type == "function_call"][0]
         self.assertTrue(valid(call.arguments), call.arguments)
 
+    def test_responses_with_calls(self):
+        tools = [{"type": "function", "name": "forecast", "parameters": SCHEMA}]
+        choice = {"type": "function", "name": "forecast"}
+        arguments = ""
+        for event in self.respond(input="Where?", max_output_tokens=200, tools=tools, stream=True,
+                                  tool_choice=choice, parallel_tool_calls=False):
+            if event.type == "response.function_call_arguments.delta":
+                arguments += event.delta
+        call = event.response.output[-1]
+        self.assertEqual((event.type, call.type), ("response.completed", "function_call"))
+        self.assertEqual(call.arguments, arguments)
+        self.assertTrue(valid(arguments), arguments)
+        result = {"type": "function_call_output", "call_id": call.call_id, "output": "Rain"}
+        r = self.respond(input=[result], previous_response_id=event.response.id, tools=tools,
+                         tool_choice="none")
+        self.assertEqual(r.output[-1].type, "message")
+        r = self.respond(tools=tools, tool_choice="none", input=[
+            {"role": "user", "content": "Where?"}, call.to_dict(), result])
+        self.assertGreater(r.usage.output_tokens, 0)
+
     def test_messages(self):
         r = self.claude.messages.create(model="palimpsest", max_tokens=16, messages=HELLO,
                                         system="Be short.")
@@ -254,6 +307,27 @@ class Others(Case):
             {"role": "user", "content": [
                 {"type": "tool_result", "tool_use_id": use.id, "content": "Rain"}]}])
         self.assertGreater(r.usage.output_tokens, 0)
+
+    def test_messages_streamed_with_tools(self):
+        with self.claude.messages.stream(
+                model="palimpsest", max_tokens=200, messages=HELLO,
+                tools=[{"name": "forecast", "input_schema": SCHEMA}],
+                tool_choice={"type": "tool", "name": "forecast",
+                             "disable_parallel_tool_use": True}) as s:
+            parts = "".join(e.partial_json for e in s if e.type == "input_json")
+            last = s.get_final_message()
+        self.assertEqual(last.stop_reason, "tool_use")
+        self.assertTrue(valid(last.content[-1].input))
+        self.assertEqual(json.loads(parts), last.content[-1].input)
+
+    def test_messages_that_stop(self):
+        ask = {"model": "palimpsest", "max_tokens": 40, "messages": HELLO,
+               "extra_body": {"temperature": 0}}  # the client itself has it no more
+        free = self.claude.messages.create(**ask).content[0].text
+        stop = free[5:8]
+        r = self.claude.messages.create(**ask, stop_sequences=[stop])
+        self.assertEqual((r.stop_reason, r.stop_sequence), ("stop_sequence", stop))
+        self.assertEqual(r.content[0].text, free[:free.index(stop)])
 
     def test_messages_count_and_errors(self):
         n = self.claude.messages.count_tokens(model="palimpsest", messages=HELLO).input_tokens
@@ -291,6 +365,20 @@ class Sessions(Case):
         for i in (one, two):
             self.assertTrue(self.ask("DELETE", f"/{i}")["deleted"])
         self.assertEqual(self.server.ask("GET", f"/v1/sessions/{one}")[0], 404)
+
+
+class Full(Case):
+    options = ("--max-sessions", "1")
+
+    def test_no_place(self):
+        """That of a session that is not to be lost is no other's."""
+        one = self.server.ask("POST", "/v1/sessions", {})[1]["id"]
+        with self.assertRaises(openai.RateLimitError):
+            self.ai.completions.create(model="palimpsest", prompt="The", max_tokens=2)
+        with self.assertRaises(anthropic.RateLimitError):
+            self.claude.messages.create(model="palimpsest", max_tokens=4, messages=HELLO)
+        self.server.ask("DELETE", f"/v1/sessions/{one}")
+        self.ai.completions.create(model="palimpsest", prompt="The", max_tokens=2)
 
 
 class Keys(Case):
