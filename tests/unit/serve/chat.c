@@ -245,7 +245,7 @@ static void refusals(void **state)
 		{"{" HI ",\"response_format\":{\"type\":\"xml\"}}", "invalid_value",
 		 "response_format.type", "json_schema"},
 		{"{" HI ",\"response_format\":{\"type\":\"json_schema\"}}", "invalid_value",
-		 "response_format.", "schema"},
+		 "response_format", "schema"},
 		{"{" HI ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{"
 		 "\"schema\":{\"bad\":1}}}}",
 		 "unsupported", "", "\"bad\" at #"},

@@ -258,7 +258,7 @@ static void refusals(void **state)
 		{"{\"input\":\"a\",\"tools\":[{\"type\":\"web_search\"}]}", "invalid_value",
 		 "tools[0]", "function"},
 		{"{\"input\":\"a\",\"text\":{\"format\":{\"type\":\"json_schema\"}}}",
-		 "invalid_value", "text.format.", "schema"},
+		 "invalid_value", "text.format", "schema"},
 		{"{\"input\":\"a\",\"reasoning\":{\"effort\":1}}", "invalid_value",
 		 "reasoning.effort", "a string"},
 	};
