@@ -276,59 +276,133 @@ pal_status pal__index_put(pal__index *x, const pal__kv *kv, int64_t at, int64_t 
 	return s;
 }
 
+/* A move, pair by pair: each has its own part of every slab, which is read and written whole. */
 typedef struct {
-	int64_t position, n_old, n_new, end; /* end: of the new ones */
+	const pal__index *x;
+	pal__disk *to;
+	int64_t position, n_old, n_new, end; /* end: of the new positions */
+	pal_error error;
+	_Atomic bool failed;
 } move;
 
-/* Tile `tile` of a pair as it is after the move: its rows stood in one or two tiles before, which
- * cache[2] has if their numbers are held[2]. */
-static pal_status moved_rows(pal__index *x, const move *v, int64_t tile, size_t pair,
-			     uint8_t cache[2][ROWS_BYTES], int64_t held[2], uint8_t *rows,
-			     pal_error *err)
+/* Slabs of a pair as they were, by number % 2, and the one that is made: [tile.n_tiles] tiles. */
+typedef struct {
+	const move *v;
+	size_t pair;
+	int64_t held[2]; /* -1: none */
+	uint8_t *was[2], *made;
+} moving;
+
+static pal_status read_slab(moving *m, int64_t slab, pal_error *err)
 {
-	memset(rows, 0, PAL__TILE_ROWS * row_bytes(x));
+	const pal__index *x = m->v->x;
+	int64_t end = m->v->end - m->v->n_new + m->v->n_old, left = end - slab * PAL__SLAB;
+	size_t tiles =
+		left < PAL__SLAB ? ((size_t)left + PAL__TILE_ROWS - 1) / PAL__TILE_ROWS : TILES;
+	m->held[slab % 2] = slab;
+	return pal__disk_read(&x->disk, m->was[slab % 2], tiles * x->tile.tile_bytes,
+			      tile_at(x, (size_t)slab * TILES, m->pair), err);
+}
+
+/* The row of a position as it was, [row_bytes]. */
+static pal_status row_was(moving *m, int64_t pos, uint8_t *row, pal_error *err)
+{
+	const pal__index *x = m->v->x;
+	int64_t slab = pos / PAL__SLAB;
+	if (m->held[slab % 2] != slab) {
+		pal_status s = read_slab(m, slab, err);
+		if (s)
+			return s;
+	}
+	pal__matrix w = x->tile;
+	w.data = m->was[slab % 2];
+	for (size_t b = 0; b < w.n_blocks; b++)
+		pal__matrix_block(&w, (size_t)(pos % PAL__SLAB), b, row + b * Q4_BYTES);
+	return PAL_OK;
+}
+
+/* A tile as it is after the move; new positions are zeros. */
+static pal_status move_tile(moving *m, int64_t tile, pal_error *err)
+{
+	const move *v = m->v;
+	uint8_t rows[ROWS_BYTES];
+	memset(rows, 0, PAL__TILE_ROWS * row_bytes(v->x));
 	for (int64_t i = 0; i < PAL__TILE_ROWS; i++) {
 		int64_t pos = tile * PAL__TILE_ROWS + i, was = pos;
 		if (pos >= v->end)
 			break;
 		if (pos >= v->position + v->n_new)
 			was = pos - v->n_new + v->n_old;
-		else if (pos >= v->position + v->n_old)
+		else if (pos >= v->position)
 			continue;
-		int64_t from = was / PAL__TILE_ROWS;
-		size_t slot = (size_t)from % 2;
-		if (held[slot] != from) {
-			held[slot] = -1;
-			pal_status s = read_rows(x, (size_t)from, pair, cache[slot], err);
-			if (s)
-				return s;
-			held[slot] = from;
-		}
-		memcpy(rows + (size_t)i * row_bytes(x),
-		       cache[slot] + (size_t)(was % PAL__TILE_ROWS) * row_bytes(x), row_bytes(x));
+		pal_status s = row_was(m, was, rows + (size_t)i * row_bytes(v->x), err);
+		if (s)
+			return s;
 	}
+	pal__matrix one = v->x->tile;
+	one.n_rows = PAL__TILE_ROWS;
+	one.n_tiles = 1;
+	one.data = m->made + (size_t)tile % TILES * one.tile_bytes;
+	pal__matrix_pack_tile(&one, 0, rows, NULL);
 	return PAL_OK;
+}
+
+static pal_status move_pair(moving *m, pal_error *err)
+{
+	const move *v = m->v;
+	size_t tile_bytes = v->x->tile.tile_bytes;
+	pal__disk to = *v->to; /* others write, too */
+	pal_status s = PAL_OK;
+	for (int64_t slab = 0; !s && slab * PAL__SLAB < v->end; slab++) {
+		size_t n = 0;
+		for (; !s && n < TILES; n++) {
+			int64_t tile = slab * (int64_t)TILES + (int64_t)n;
+			if (tile * PAL__TILE_ROWS >= v->end)
+				break;
+			s = move_tile(m, tile, err);
+		}
+		if (!s)
+			s = pal__disk_write(&to, m->made, n * tile_bytes,
+					    tile_at(v->x, (size_t)slab * TILES, m->pair), err);
+	}
+	return s;
+}
+
+static void move_item(void *arg, size_t item, int worker)
+{
+	move *v = arg;
+	size_t bytes = pal__matrix_bytes(&v->x->tile);
+	uint8_t *space = pal__alloc_aligned(3 * bytes);
+	moving m = {v, item, {-1, -1}, {space, space + bytes}, space + 2 * bytes};
+	pal_error error = {0};
+	pal_status s = space ? move_pair(&m, &error)
+			     : pal__fail_memory(&error, "the selection index", 3 * bytes);
+	(void)worker;
+	if (s && !atomic_exchange(&v->failed, true))
+		v->error = error;
+	pal__free_aligned(space, 3 * bytes);
 }
 
 pal_status pal__index_move(pal__index *x, int64_t position, int64_t n_old, int64_t n_new,
 			   int64_t end, pal_error *err)
 {
-	uint8_t cache[2][ROWS_BYTES], rows[ROWS_BYTES];
 	pal__disk to = PAL__NO_DISK;
 	pal_status s = pal__disk_open(&to, x->dir, "the selection index", err);
-	move v = {position, n_old, n_new, end - n_old + n_new};
-	for (size_t pair = 0; !s && pair < x->n_pairs; pair++) {
-		int64_t held[2] = {-1, -1};
-		for (int64_t tile = 0; !s && tile * PAL__TILE_ROWS < v.end; tile++) {
-			s = moved_rows(x, &v, tile, pair, cache, held, rows, err);
-			if (!s)
-				s = write_rows(x, &to, (size_t)tile, pair, rows, err);
-		}
-	}
-	if (s) {
-		pal__disk_close(&to);
+	if (s)
 		return s;
+	move v = {.x = x,
+		  .to = &to,
+		  .position = position,
+		  .n_old = n_old,
+		  .n_new = n_new,
+		  .end = end - n_old + n_new};
+	pal__pool_run(x->m->pool, x->n_pairs, move_item, &v);
+	if (v.failed) {
+		pal__disk_close(&to);
+		return pal__fail(err, v.error.code, "%s", v.error.text);
 	}
+	size_t tiles = ((size_t)v.end + PAL__TILE_ROWS - 1) / PAL__TILE_ROWS;
+	to.bytes = tiles ? tile_at(x, tiles - 1, x->n_pairs - 1) + x->tile.tile_bytes : 0;
 	pal__disk_close(&x->disk);
 	x->disk = to;
 	return PAL_OK;
