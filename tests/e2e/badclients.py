@@ -175,6 +175,13 @@ class Maker:
                     self.ids[kind] = [*self.ids[kind][-4:], name]
 
 
+def failed(event):
+    """Whether it is a typed error that is not the server's own fault."""
+    error = event.get("error") if isinstance(event, dict) else None
+    return isinstance(error, dict) and isinstance(error.get("message"), str) and \
+        error.get("type") in ("rate_limit_error", "overloaded_error", "rate_limit_exceeded")
+
+
 def typed(spec, route, url, method, status, kind, data):
     """What is wrong with a reply, or None."""
     if method == "HEAD" or status == 204:
@@ -197,7 +204,9 @@ def typed(spec, route, url, method, status, kind, data):
     if kind.startswith("application/json"):
         return spec.problem(json.loads(data), schema)
     if kind.startswith("text/event-stream"):
-        found = [spec.problem(json.loads(line[6:]), schema) for line in data.decode().split("\n")
+        # No room for the second of several answers, say: an error in mid-stream is an event.
+        found = [None if failed(json.loads(line[6:])) else
+                 spec.problem(json.loads(line[6:]), schema) for line in data.decode().split("\n")
                  if line.startswith("data: ") and line != "data: [DONE]"]
         return next((f for f in found if f), None) if found else "a stream without events"
     return None
