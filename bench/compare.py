@@ -235,7 +235,7 @@ def bars(name, prefill, isa, s):
 def print_bars(found):
     for bar in found:
         limit = f"at least {bar['least']:.2f}" if "least" in bar else f"at most {bar['most']:.2f}"
-        print(f"  bar: {bar['what']:32} {limit:14} {bar['value']:6.2f}  "
+        print(f"  bar: {bar['what']:44} {limit:14} {bar['value']:6.2f}  "
               f"{'met' if bar['met'] else 'MISSED'}", flush=True)
 
 
@@ -262,7 +262,7 @@ def print_summary(s):
         line = row(name, v, unit=" ms" if "verify" in name else " tok/s")
         if "peer" in s:
             r = s["ratio"][name]
-            line = (f"{line:61}llama.cpp {s['peer'][name]['median']:.4g}: "
+            line = (f"{line:60} llama.cpp {s['peer'][name]['median']:.4g}: "
                     f"{r['median']:.2f}x ({r['min']:.2f} to {r['max']:.2f})")
         print(line)
     for n in (8, 16):

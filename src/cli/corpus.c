@@ -20,12 +20,14 @@
 
 static pal__texts files;
 static const char *list, *out;
-static bool ids, json, quiet;
+static bool ids, special, json, quiet;
 
 static const pal__option options[] = {
 	PAL__TEXTS(NULL, 'f', &files, "FILE",
 		   "a text, one document; can be given 64 times\n(default: standard input)"),
 	PAL__TEXT("list", 0, &list, "FILE", "also the texts whose names are the lines of FILE"),
+	PAL__FLAG("special", 0, &special,
+		  "text like <|im_end|> is the token: transcripts of chats"),
 	PAL__FLAG("ids", 0, &ids, "the texts are token ids, white space between them"),
 	PAL__TEXT("output", 'o', &out, "FILE", "the corpus to write"),
 	PAL__FLAG("json", 0, &json, "print one JSON object"),
@@ -66,7 +68,7 @@ static pal_status add_stream(work *w, int fd, const char *name, pal_error *err)
 	uint64_t size = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
 	size_t got = 1;
 	pal_status s = PAL_OK;
-	pal__stream_init(&w->stream, w->tokenizer, fd, name);
+	pal__stream_init(&w->stream, w->tokenizer, fd, name, special ? PAL_TOKENIZE_SPECIAL : 0);
 	while (s == PAL_OK && got) {
 		s = pal__stream_next(&w->stream, some, IDS, &got, err);
 		if (s == PAL_OK)

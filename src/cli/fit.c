@@ -376,7 +376,7 @@ static pal_status with_text(work *w, pal_error *err)
 	int fd = file ? open(file, O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
 	if (fd < 0)
 		return pal__fail(err, PAL_EIO, "%s: %s", file, strerror(errno));
-	pal__stream_init(&w->stream, w->model->tokenizer, fd, file ? file : "standard input");
+	pal__stream_init(&w->stream, w->model->tokenizer, fd, file ? file : "standard input", 0);
 	pal_status s = calibrate(w, err);
 	if (s == PAL_OK)
 		s = fit(w, err);

@@ -4,6 +4,7 @@
 
 #define SLOPE 0.05       /* what each further row adds to a pass that was never timed */
 #define NEWEST 0.1       /* weight of the newest time */
+#define TOGETHER 0.05    /* the same for the times of all other numbers of rows */
 #define OUTLIER 4        /* times longer than usual: the system did something else */
 #define KEPT 0.99f       /* of what was learnt, at each new guess */
 #define PRIOR 2.0f       /* guesses that a degree is thought to have had */
@@ -25,12 +26,20 @@ void pal__controller_init(pal__controller *c)
 
 void pal__controller_passed(pal__controller *c, int rows, double seconds)
 {
-	double *at = &c->pass_s[rows];
+	double thought = pal__controller_pass(c, rows), change;
 	if (!(seconds > 0))
 		return;
-	if (*at > 0 && seconds > OUTLIER * *at)
-		seconds = OUTLIER * *at;
-	*at = *at > 0 ? *at + NEWEST * (seconds - *at) : seconds;
+	if (thought > 0 && seconds > OUTLIER * thought)
+		seconds = OUTLIER * thought;
+	if (!(c->pass_s[rows] > 0)) {
+		c->pass_s[rows] = seconds;
+		return;
+	}
+	/* A longer log and a busier machine make all passes slower: those that are seldom made
+	 * must not seem fast because of that. */
+	change = seconds / thought - 1;
+	for (int i = 0; i <= PAL__DRAFT_MOST + 1; i++)
+		c->pass_s[i] *= 1 + (i == rows ? NEWEST : TOGETHER) * change;
 }
 
 double pal__controller_pass(const pal__controller *c, int rows)

@@ -33,7 +33,8 @@ typedef struct {
 
 void pal__controller_init(pal__controller *c);
 
-/* A pass of `rows` rows took so long. */
+/* A pass of `rows` rows took so long. What passes of other numbers of rows take is thought to
+ * change with it, by half as much. */
 void pal__controller_passed(pal__controller *c, int rows, double seconds);
 
 /* What a pass of `rows` rows is thought to take; 0: nothing is known yet. */

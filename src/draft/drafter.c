@@ -30,15 +30,15 @@ static pal_status open_exit(pal_model *m, const char *layers, pal__draft_source 
 	return pal__draft_exit(m, (int)n, out, err);
 }
 
-static pal_status open_source(pal_model *m, const char *what, size_t window,
-			      pal__draft_source **out, pal_error *err)
+static pal_status open_source(pal_model *m, const pal_model *vocabulary, const char *what,
+			      size_t window, pal__draft_source **out, pal_error *err)
 {
 	if (!strcmp(what, "ngram"))
 		return pal__draft_ngram(window, out, err);
 	if (!strcmp(what, "suffix"))
-		return pal__draft_suffix(m, window, NULL, out, err);
+		return pal__draft_suffix(vocabulary, window, NULL, out, err);
 	if (!strncmp(what, "suffix:", 7))
-		return pal__draft_suffix(m, window, what + 7, out, err);
+		return pal__draft_suffix(vocabulary, window, what + 7, out, err);
 	if (!strncmp(what, "model:", 6))
 		return pal__draft_model(m, what + 6, MODEL_WINDOW, out, err);
 	if (!strncmp(what, "exit:", 5))
@@ -50,8 +50,8 @@ static pal_status open_source(pal_model *m, const char *what, size_t window,
 }
 
 /* Opens the sources of a comma-separated list. */
-static pal_status open_list(pal_model *m, char *list, size_t window, pal__draft_source **sources,
-			    size_t *n, pal_error *err)
+static pal_status open_list(pal_model *m, const pal_model *vocabulary, char *list, size_t window,
+			    pal__draft_source **sources, size_t *n, pal_error *err)
 {
 	char *rest, *one = strtok_r(list, ",", &rest);
 	pal_status s = one ? PAL_OK : pal__fail(err, PAL_EINVAL, "a mix of no sources of drafts");
@@ -60,28 +60,29 @@ static pal_status open_list(pal_model *m, char *list, size_t window, pal__draft_
 			s = pal__fail(err, PAL_ELIMIT, "a mix of more than %d sources of drafts",
 				      PAL__DRAFT_SOURCES);
 		else
-			s = open_source(m, one, window, &sources[*n], err);
+			s = open_source(m, vocabulary, one, window, &sources[*n], err);
 		*n += !s;
 	}
 	return s;
 }
 
-static pal_status open_sources(pal_model *m, const pal_drafter_options *o,
-			       pal__draft_source **sources, size_t *n, pal_error *err)
+static pal_status open_sources(pal_model *m, const pal_model *vocabulary,
+			       const pal_drafter_options *o, pal__draft_source **sources, size_t *n,
+			       pal_error *err)
 {
 	const char *what = o->source ? o->source : "auto";
 	size_t window = o->window ? (size_t)o->window : WINDOW;
 	if (!strcmp(what, "auto") || !strcmp(what, "mix"))
 		what = "mix:ngram,suffix";
 	if (strncmp(what, "mix:", 4)) {
-		pal_status s = open_source(m, what, window, &sources[0], err);
+		pal_status s = open_source(m, vocabulary, what, window, &sources[0], err);
 		*n = !s;
 		return s;
 	}
 	char *list = pal__strndup(what + 4, strlen(what + 4));
 	if (!list)
 		return pal__fail_memory(err, "a list of sources", strlen(what));
-	pal_status s = open_list(m, list, window, sources, n, err);
+	pal_status s = open_list(m, vocabulary, list, window, sources, n, err);
 	pal__free(list);
 	return s;
 }
@@ -165,6 +166,12 @@ pal_status pal__drafter_of(pal_model *model, pal__draft_source *const *sources, 
 pal_status pal_drafter_open(pal_model *model, const pal_drafter_options *options, pal_drafter **out,
 			    pal_error *err)
 {
+	return pal__drafter_open(model, model, options, out, err);
+}
+
+pal_status pal__drafter_open(pal_model *model, const pal_model *vocabulary,
+			     const pal_drafter_options *options, pal_drafter **out, pal_error *err)
+{
 	pal_drafter_options o = options ? *options : (pal_drafter_options){0};
 	pal__draft_source *sources[PAL__DRAFT_SOURCES];
 	pal_drafter *d = NULL;
@@ -176,7 +183,7 @@ pal_status pal_drafter_open(pal_model *model, const pal_drafter_options *options
 		return pal__fail(err, PAL_EINVAL,
 				 "a window of %lld tokens for drafts: 1 to %d are possible",
 				 (long long)o.window, PAL_MAX_CONTEXT);
-	pal_status s = open_sources(model, &o, sources, &n, err);
+	pal_status s = open_sources(model, vocabulary, &o, sources, &n, err);
 	if (s) {
 		while (n--)
 			sources[n]->close(sources[n]);

@@ -39,6 +39,11 @@ struct pal_drafter {
 	char *cache; /* file of the pass times, or NULL */
 };
 
+/* As pal_drafter_open, for a log whose ids are those of another model's vocabulary: what a corpus
+ * must be of. */
+pal_status pal__drafter_open(pal_model *model, const pal_model *vocabulary,
+			     const pal_drafter_options *options, pal_drafter **out, pal_error *err);
+
 /* A drafter of these sources, which it closes, on failure too. */
 pal_status pal__drafter_of(pal_model *model, pal__draft_source *const *sources, size_t n_sources,
 			   int most, pal_drafter **out, pal_error *err);

@@ -58,10 +58,11 @@ typedef struct pal__draft_source {
  * window: tokens of the log that are remembered. Errors: PAL_ENOMEM. */
 pal_status pal__draft_ngram(size_t window, pal__draft_source **out, pal_error *err);
 
-/* The session's and a corpus file's continuations, by how often they occurred. window: tokens of
- * the session that are remembered. corpus: file of `pal corpus`, or NULL. Errors: PAL_EIO,
+/* The session's and a corpus file's continuations, by how often they occurred. vocabulary: whose
+ * ids the log has. window: tokens of the session that are remembered. corpus: file of `pal corpus`,
+ * or NULL. Errors: PAL_EIO,
  * PAL_EFORMAT, PAL_EINVAL (a corpus of another vocabulary), PAL_ENOMEM. */
-pal_status pal__draft_suffix(const pal_model *verifier, size_t window, const char *corpus,
+pal_status pal__draft_suffix(const pal_model *vocabulary, size_t window, const char *corpus,
 			     pal__draft_source **out, pal_error *err);
 
 /* A small model of the same vocabulary, with sinks and a window of K/V of its own, that works on

@@ -6,7 +6,7 @@
 #include <xxhash.h>
 
 #include "base/mem.h"
-#include "draft/source.h"
+#include "draft/drafter.h"
 #include "eval/map_evidence.h"
 #include "session/session.h"
 
@@ -29,6 +29,7 @@ struct arm {
 struct run {
 	const pal__map_plan *plan;
 	pal_model *model;
+	const pal_model *vocabulary; /* whose ids are used */
 	pal__script script;
 	const char *mode;
 	pal_sampling sampling;
@@ -148,7 +149,7 @@ static pal_status open_arm(struct run *r, struct arm *a)
 		o.n_ctx = context(r);
 	pal_status s = pal_session_open(r->model, &o, &a->session, r->err);
 	if (!s && a->name && strcmp(a->name, "none") != 0)
-		s = pal_drafter_open(r->model, &d, &a->drafter, r->err);
+		s = pal__drafter_open(r->model, r->vocabulary, &d, &a->drafter, r->err);
 	a->hash = XXH3_createState();
 	if (!s && !a->hash)
 		s = pal__fail_memory(r->err, "the hash of what is generated", 0);
@@ -363,7 +364,11 @@ static pal_status open_script(struct run *r, const pal_model *vocabulary, size_t
 pal_status pal__map_run(const pal__map_plan *plan, pal_model *model, const pal_model *vocabulary,
 			json_t *runs, pal_error *err)
 {
-	struct run r = {.plan = plan, .model = model, .n_arms = plan->n_drafters + 1, .err = err};
+	struct run r = {.plan = plan,
+			.model = model,
+			.vocabulary = vocabulary,
+			.n_arms = plan->n_drafters + 1,
+			.err = err};
 	size_t each = r.n_arms * (size_t)plan->pairs * n_modes(plan);
 	pal_status s = PAL_OK;
 	for (size_t w = 0; w < plan->n_workloads && !s; w++) {

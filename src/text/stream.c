@@ -7,9 +7,10 @@
 #include "base/mem.h"
 #include "text/utf8.h"
 
-void pal__stream_init(pal__stream *s, const pal__tokenizer *t, int fd, const char *name)
+void pal__stream_init(pal__stream *s, const pal__tokenizer *t, int fd, const char *name,
+		      unsigned flags)
 {
-	*s = (pal__stream){.t = t, .fd = fd, .name = name};
+	*s = (pal__stream){.t = t, .flags = flags, .fd = fd, .name = name};
 }
 
 void pal__stream_free(pal__stream *s)
@@ -61,7 +62,7 @@ static pal_status next_piece(pal__stream *s, pal_error *err)
 		return pal__fail(err, PAL_EINVAL, "%s is not UTF-8: byte 0x%02x at offset %llu",
 				 s->name, (unsigned char)s->text[valid],
 				 (unsigned long long)(s->offset + valid));
-	st = pal__tokenize(s->t, s->text, n, 0, &s->ids, &s->n_ids, err);
+	st = pal__tokenize(s->t, s->text, n, s->flags, &s->ids, &s->n_ids, err);
 	if (st != PAL_OK)
 		return st;
 	s->n_text -= n;

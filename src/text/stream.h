@@ -10,6 +10,7 @@
 
 typedef struct {
 	const pal__tokenizer *t;
+	unsigned flags;
 	const char *name; /* for messages */
 	int fd;
 	bool end;
@@ -20,12 +21,13 @@ typedef struct {
 	size_t n_ids, taken;
 } pal__stream;
 
-/* fd stays the caller's; name must outlive the stream. */
-void pal__stream_init(pal__stream *s, const pal__tokenizer *t, int fd, const char *name);
+/* fd stays the caller's; name must outlive the stream. flags: of pal__tokenize. */
+void pal__stream_init(pal__stream *s, const pal__tokenizer *t, int fd, const char *name,
+		      unsigned flags);
 void pal__stream_free(pal__stream *s);
 
-/* Sets ids[n] to the next ids; *got: how many, 0 only at the end. Special tokens are read as plain
- * text. Errors: PAL_EIO, PAL_EINVAL (no UTF-8), those of pal__tokenize. */
+/* Sets ids[n] to the next ids; *got: how many, 0 only at the end. Errors: PAL_EIO, PAL_EINVAL (no
+ * UTF-8), those of pal__tokenize. */
 pal_status pal__stream_next(pal__stream *s, int32_t *ids, size_t n, size_t *got, pal_error *err);
 
 #endif

@@ -259,10 +259,18 @@ class Compare(unittest.TestCase):
                 self.assertEqual(pair["pal"]["differing"], 0)
                 self.assertIn(f"-p {pair['pal']['depth']} -n 64 -t 1", runs)
                 self.assertEqual(summary["speedup"]["values"][i], pair["pal"]["speedup"])
+                known = pair["earlier"]
+                self.assertEqual(known["differing"], 0)
+                self.assertEqual(summary["speedup, earlier sessions known"]["values"][i],
+                                 known["speedup"])
                 self.assertAlmostEqual(summary["of llama.cpp"]["values"][i],
                                        pair["pal"]["tok_s"] / pair["peer"]["decode_tok_s"])
         bars = {bar["what"]: bar for bar in series["summary"]["bars"]}
-        self.assertEqual(len(bars), 8)
+        self.assertEqual(len(bars), 16)
+        self.assertEqual(bars["agent, times plain, earlier sessions known"]["least"], 2.5)
+        texts = sorted(p.name for p in replay.EARLIER.glob("*.txt"))
+        self.assertEqual(sorted(series["corpus"]["texts_sha256"]), texts)
+        self.assertNotIn(tempfile.gettempdir(), str(series["commands"]))
         self.assertEqual(bars["chat, times plain"]["met"],
                          series["summary"]["chat"]["speedup"]["median"] >= 0.98)
         self.assertRegex(p.stdout, r"(?m)^  bar: agent, times llama.cpp .*(met|MISSED)$")

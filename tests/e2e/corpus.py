@@ -96,6 +96,14 @@ class Corpus(unittest.TestCase):
         self.good("--ids", input="\n".join(map(str, self.tokens(text))).encode())
         self.assertEqual(self.bytes(), first)
 
+    def test_special_tokens(self):
+        """They are text in a text, and tokens in a transcript; `pal tokenize` knows them."""
+        text = "<|im_start|>user\nhello<|im_end|>\n"
+        self.good("--special", input=text.encode())
+        self.assertEqual(self.documents(), [self.tokens(text)])
+        self.good(input=text.encode())
+        self.assertGreater(len(self.documents()[0]), len(self.tokens(text)))
+
     def test_json(self):
         text = "some text, some more text " * 20
         report = json.loads(self.good("--json", input=text.encode()))

@@ -120,6 +120,20 @@ class Map(unittest.TestCase):
         self.assertEqual((p.returncode, p.stdout), (1, b""))
         self.assertRegex(p.stderr.decode(), r"\Apal: agent has token \d+, and the model only \d+")
 
+    def test_corpus(self):
+        """It is of the vocabulary whose ids are used, not of the model that reads them."""
+        corpus = self.path("talk.corpus")
+        p = self.run_pal("corpus", MODEL, "-q", "-f", self.path("talk.txt"), "-o", corpus)
+        self.assertEqual((p.returncode, p.stderr), (0, b""))
+        args = ("--workloads", self.folder.name, "--replay", "--draft", f"suffix:{corpus}",
+                "--pairs", "1")
+        e = self.map(TRAINED, *args, "--tokenizer", MODEL)
+        source, = e["runs"][0]["drafted"][0]["sources"]
+        self.assertGreater(source["right"], 0)
+        p = self.run_pal("map", TRAINED, *args, "-q")
+        self.assertEqual((p.returncode, p.stdout), (1, b""))
+        self.assertIn("another vocabulary", p.stderr.decode())
+
     def test_tampered_with(self):
         """Each change is sealed again: it is the samples that do not support it."""
         good = self.talk("--draft", "none", "--draft", "ngram", "--temp", "0", "--ignore-eos")

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Drafting changes no token of the shipped pair (contract C3), as TAP.
 
-  shipped.py PAL MODEL DRAFTER WORKLOADS [--tokens N]
+  shipped.py PAL MODEL DRAFTER WORKLOADS [--tokens N] [--workload NAME]...
 
 Each workload's prompts are answered freely by `pal map`, greedily and sampled, with other seeds,
 temperatures and K/V policies in turn, until each source of drafts has generated N tokens
@@ -46,11 +46,12 @@ def main():
     ap.add_argument("drafter")
     ap.add_argument("workloads")
     ap.add_argument("--tokens", type=int, default=10000)
+    ap.add_argument("--workload", action="append", help="one of them only; can be given again")
     args = ap.parse_args()
     sources = ("ngram", "suffix", "exit:2", "auto", f"model:{args.drafter}",
                f"mix:ngram,suffix,exit:2,model:{args.drafter}")
     tap = harness.Tap()
-    for workload in sorted(p.stem for p in Path(args.workloads).glob("*.txt")):
+    for workload in args.workload or sorted(p.stem for p in Path(args.workloads).glob("*.txt")):
         sums = {s: Counter() for s in sources}
         seed = 0
         while min(c["tokens"] for c in sums.values()) < args.tokens:

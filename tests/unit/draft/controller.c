@@ -58,6 +58,27 @@ static void outliers(void **state)
 	assert_float_equal(pal__controller_pass(&c, 1), 3, 1e-3);
 }
 
+/* What makes passes of one row slower makes others slower, too: they follow half the way, and all
+ * of it when they are made again. */
+static void together(void **state)
+{
+	(void)state;
+	pal__controller c = timed(1, 0.1);
+	for (int i = 0; i < 1000; i++)
+		pal__controller_passed(&c, 1, 2);
+	assert_float_equal(pal__controller_pass(&c, 1), 2, 1e-3);
+	double other = pal__controller_pass(&c, 9);
+	assert_true(other > 1.3 * 1.8 && other < 1.6 * 1.8);
+	for (int i = 0; i < 1000; i++)
+		pal__controller_passed(&c, i % 2 ? 1 : 9, i % 2 ? 2 : 3.6);
+	assert_float_equal(pal__controller_pass(&c, 9), 3.6, 1e-3);
+	assert_float_equal(pal__controller_pass(&c, 1), 2, 1e-3);
+	pal__controller_init(&c);
+	pal__controller_passed(&c, 1, 1);
+	pal__controller_passed(&c, 2, 1e6); /* the first of its kind, too, can be an outlier */
+	assert_true(pal__controller_pass(&c, 2) < 5);
+}
+
 /* The length is that of most tokens a second by the chances that were taught. */
 static void lengths(void **state)
 {
@@ -157,8 +178,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(unknown_times), cmocka_unit_test(outliers),
-		cmocka_unit_test(lengths),       cmocka_unit_test(worth),
-		cmocka_unit_test(naps),
+		cmocka_unit_test(together),      cmocka_unit_test(lengths),
+		cmocka_unit_test(worth),         cmocka_unit_test(naps),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

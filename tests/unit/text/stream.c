@@ -66,7 +66,7 @@ static void same(const char *text, size_t n, size_t piece)
 	int fd = file_of(text, n);
 	size_t got;
 	assert_non_null(s);
-	pal__stream_init(s, t, fd, "a text");
+	pal__stream_init(s, t, fd, "a text", 0);
 	char *again = read_again(s, t, piece, n, &got);
 	assert_int_equal(got, n);
 	assert_memory_equal(again, text, n);
@@ -110,7 +110,7 @@ static void not_utf8(void **state)
 	memset(text, 'h', sizeof text);
 	text[AT] = (char)0xff;
 	int fd = file_of(text, sizeof text);
-	pal__stream_init(s, t, fd, "a text");
+	pal__stream_init(s, t, fd, "a text", 0);
 	while (status == PAL_OK && got)
 		status = pal__stream_next(s, ids, 100, &got, &err);
 	assert_int_equal(status, PAL_EINVAL);
@@ -119,7 +119,7 @@ static void not_utf8(void **state)
 	assert_string_equal(err.text, want);
 	pal__stream_free(s);
 	close(fd);
-	pal__stream_init(s, t, fd, "a text"); /* a closed file */
+	pal__stream_init(s, t, fd, "a text", 0); /* a closed file */
 	assert_int_equal(pal__stream_next(s, ids, 100, &got, &err), PAL_EIO);
 	free(s);
 	pal__tokenizer_free(t);
@@ -137,7 +137,7 @@ static void no_memory(void **state)
 		int32_t ids[100];
 		size_t got = 0;
 		int fd = file_of("hello world", 11);
-		pal__stream_init(s, t, fd, "a text");
+		pal__stream_init(s, t, fd, "a text", 0);
 		pal__mem_fail_after(i);
 		status = pal__stream_next(s, ids, 100, &got, NULL);
 		bool failed = pal__mem_failed();
