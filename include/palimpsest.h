@@ -260,9 +260,10 @@ typedef struct pal_session_stats {
 	int64_t restored;                  /* positions in restored slots */
 	uint64_t events, rounds;
 	uint64_t filled[PAL_N_SOURCES]; /* chunks, by source */
-	uint64_t fallbacks;             /* chunks that another source than asked for gave */
-	uint64_t dropped;               /* chunks that disk_budget made it forget */
-	uint64_t far_reads;             /* restored positions that queries attended to, summed */
+	uint64_t kept_reads; /* of those recomputed: not read again, as the reading was kept */
+	uint64_t fallbacks;  /* chunks that another source than asked for gave */
+	uint64_t dropped;    /* chunks that disk_budget made it forget */
+	uint64_t far_reads;  /* restored positions that queries attended to, summed */
 	uint64_t kv_bytes, scratch_bytes, disk_bytes;
 	double select_s, fill_s, reread_s; /* seconds */
 	char note[256];                    /* why there were fallbacks, the last one; or "" */

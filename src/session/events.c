@@ -349,6 +349,7 @@ void pal_session_get_stats(const pal_session *s, pal_session_stats *out)
 			       .resident = s->length,
 			       .events = s->n_events,
 			       .rounds = s->n_rounds,
+			       .kept_reads = r->memo.hits,
 			       .fallbacks = r->fallbacks,
 			       .dropped = r->dropped,
 			       .far_reads = s->far_reads,
@@ -356,7 +357,7 @@ void pal_session_get_stats(const pal_session *s, pal_session_stats *out)
 			       .scratch_bytes = s->scratch_bytes,
 			       .disk_bytes = s->log_file.bytes + s->event_file.bytes +
 					     r->index.disk.bytes + r->spill.disk.bytes +
-					     r->hidden.disk.bytes,
+					     r->hidden.disk.bytes + r->memo.disk.bytes,
 			       .select_s = s->select_s,
 			       .fill_s = s->fill_s,
 			       .reread_s = s->reread_s};

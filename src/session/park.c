@@ -137,6 +137,7 @@ static void copy_state(const pal_session *s, pal_session *c)
 	memcpy(to->sources, r->sources, sizeof r->sources);
 	memcpy(to->filled, r->filled, sizeof r->filled);
 	to->fallbacks = r->fallbacks;
+	to->memo.hits = r->memo.hits;
 	to->dropped = r->dropped;
 	memcpy(to->note, r->note, sizeof r->note);
 }

@@ -183,7 +183,7 @@ static pal_status open_session(pal_model *model, const pal_session_options *opti
 	s->scratch_bytes = n.other;
 	s->log_file = s->event_file = s->change_file = s->change_ids = s->parked = PAL__NO_DISK;
 	s->restore.index.disk = PAL__NO_DISK;
-	s->restore.spill.disk = s->restore.hidden.disk = PAL__NO_DISK;
+	s->restore.spill.disk = s->restore.hidden.disk = s->restore.memo.disk = PAL__NO_DISK;
 	status = pal__arena_init(&s->arena, bytes, "the session", err);
 	if (!status)
 		status = fill_in(s, &n, err);
@@ -673,6 +673,7 @@ void pal__session_rewind(pal_session *s, const pal__mark *m)
 	r->index.end = m->index_end;
 	r->spill.end = m->spill_end;
 	pal__index_restart(&r->index, m->length);
+	pal__memo_displace(&r->memo, UINT64_MAX);
 	r->n_chunks = m->n_chunks;
 	memcpy(r->chunks, m->chunks, sizeof m->chunks);
 	memcpy(r->sources, m->sources, sizeof m->sources);
