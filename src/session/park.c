@@ -110,6 +110,7 @@ static void copy_state(const pal_session *s, pal_session *c)
 	c->n_events = s->n_events;
 	c->n_rounds = s->n_rounds;
 	c->far_reads = s->far_reads;
+	c->bare = s->bare;
 	c->n_changes = s->n_changes;
 	c->changed_ids = s->changed_ids;
 	c->log_version = s->log_version;

@@ -451,7 +451,7 @@ void pal__session_new_logits(pal_session *s)
 static void empty(pal_session *s)
 {
 	s->kv.far_rows = (size_t)s->kv.shape.sink;
-	s->written = 0;
+	s->written = s->bare = 0;
 	s->restore.kept = s->restore.index.end = s->restore.spill.end = 0;
 	s->restore.hidden.doubt_from = s->restore.hidden.doubt_end = 0;
 	s->restore.spill.doubt_from = s->restore.spill.doubt_end = 0;
@@ -639,6 +639,7 @@ pal_status pal__session_mark(pal_session *s, pal__mark *out, pal_error *err)
 		       .kept = r->kept,
 		       .index_end = r->index.end,
 		       .spill_end = r->spill.end,
+		       .bare = s->bare,
 		       .n_events = s->n_events,
 		       .far_rows = s->kv.far_rows,
 		       .n_chunks = r->n_chunks,
@@ -665,6 +666,7 @@ void pal__session_rewind(pal_session *s, const pal__mark *m)
 		pal__hidden_doubt(&r->hidden, m->length - s->kv.shape.reread, m->length);
 	s->length = m->length;
 	s->n_events = m->n_events;
+	s->bare = m->bare;
 	s->has_logits = m->has_logits;
 	s->stale = s->settled = false;
 	s->hidden = NULL;
