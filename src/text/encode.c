@@ -218,7 +218,7 @@ static pal_status encode_plain(struct run *r, const char *s, size_t n)
 	return r->t->spm ? encode_sentencepiece(r, s, n) : encode_byte_level(r, s, n);
 }
 
-static pal_status encode(struct run *r, const char *text, size_t n, unsigned flags)
+static pal_status encode(struct run *r, pal__searched *in, unsigned flags)
 {
 	const pal__tokenizer *t = r->t;
 	pal_status s = PAL_OK;
@@ -227,9 +227,8 @@ static pal_status encode(struct run *r, const char *text, size_t n, unsigned fla
 		s = emit(r, t->bos);
 	while (!s) {
 		size_t at = from;
-		const pal__special *special = pal__specials_find(&t->specials, text, n,
-								 flags & PAL_TOKENIZE_SPECIAL, &at);
-		s = encode_plain(r, text + from, (special ? at : n) - from);
+		const pal__special *special = pal__specials_find(&t->specials, in, &at);
+		s = encode_plain(r, in->s + from, (special ? at : in->n) - from);
 		if (!special)
 			break;
 		if (!s)
@@ -244,6 +243,14 @@ static pal_status encode(struct run *r, const char *text, size_t n, unsigned fla
 pal_status pal__tokenize(const pal__tokenizer *t, const char *text, size_t n, unsigned flags,
 			 int32_t **ids, size_t *n_ids, pal_error *err)
 {
+	return pal__tokenize_mixed(t, text, n, NULL, 0, flags, ids, n_ids, err);
+}
+
+pal_status pal__tokenize_mixed(const pal__tokenizer *t, const char *text, size_t n,
+			       const pal__stretch *plain, size_t n_plain, unsigned flags,
+			       int32_t **ids, size_t *n_ids, pal_error *err)
+{
+	pal__searched in = {text, n, flags & PAL_TOKENIZE_SPECIAL, plain, n_plain};
 	struct run r = {.t = t, .err = err};
 	if (n > PAL__MAX_TEXT)
 		return pal__fail(err, PAL_ELIMIT, "a text of %zu bytes: at most %zu are supported",
@@ -252,7 +259,7 @@ pal_status pal__tokenize(const pal__tokenizer *t, const char *text, size_t n, un
 	if (!s && !pal__grow((void **)&r.ids, &r.cap_ids, n / 4 + 2, sizeof *r.ids))
 		s = no_memory(&r);
 	if (!s)
-		s = encode(&r, text, n, flags);
+		s = encode(&r, &in, flags);
 	pal__pre_scan_free(&r.scan);
 	pal__merger_free(&r.merger);
 	pal__nfc_free(&r.nfc);
