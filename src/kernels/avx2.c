@@ -169,6 +169,19 @@ OP vw vw_signed(vi v)
 {
 	return v;
 }
+/* Instructions one after the other: left to itself gcc 12 makes all products first, and keeps them
+ * in memory. */
+OP __m256i add_codes(__m256i sum, __m256i w, const int8_t *p)
+{
+	typedef int32_t four __attribute__((may_alias, aligned(1)));
+	__m256i a;
+	__asm__("vpbroadcastd %2, %1\n\t"
+		"vpmaddubsw %1, %3, %1\n\t"
+		"vpaddw %1, %0, %0"
+		: "+x"(sum), "=&x"(a)
+		: "m"(*(const four *)p), "x"(w));
+	return sum;
+}
 /* 8 rows of `count` groups by a column. Products of two bytes below 2^bits with quants, which are
  * up to 127, stay within 16 bits for 2^(7 - bits) groups; those of int8 (8 bits) for one. */
 OP __m256i dot_8_rows(__m256i sum, const __m256i w[], const __m256i size[], int count, int bits,
@@ -177,14 +190,14 @@ OP __m256i dot_8_rows(__m256i sum, const __m256i w[], const __m256i size[], int 
 	const int exact = bits > 6 ? 1 : 1 << (7 - bits);
 	for (int i = 0; i < count; i += exact) {
 		__m256i s = _mm256_setzero_si256();
-		for (int j = i; j < count && j < i + exact; j++) {
+		if (bits == 8) {
 			int32_t four;
-			__builtin_memcpy(&four, p + 4 * j, 4);
-			__m256i a = _mm256_set1_epi32(four);
-			a = _mm256_maddubs_epi16(size[j],
-						 bits == 8 ? _mm256_sign_epi8(a, w[j]) : a);
-			s = _mm256_add_epi16(s, a);
+			__builtin_memcpy(&four, p + 4 * i, 4);
+			s = _mm256_sign_epi8(_mm256_set1_epi32(four), w[i]);
+			s = _mm256_maddubs_epi16(size[i], s);
 		}
+		for (int j = i; bits < 8 && j < count && j < i + exact; j++)
+			s = add_codes(s, w[j], p + 4 * j);
 		sum = _mm256_add_epi32(sum, _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
 	}
 	return sum;
