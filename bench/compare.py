@@ -262,7 +262,7 @@ def print_summary(s):
         line = row(name, v, unit=" ms" if "verify" in name else " tok/s")
         if "peer" in s:
             r = s["ratio"][name]
-            line = (f"{line:61}llama.cpp {s['peer'][name]['median']:.4g}: "
+            line = (f"{line:60} llama.cpp {s['peer'][name]['median']:.4g}: "
                     f"{r['median']:.2f}x ({r['min']:.2f} to {r['max']:.2f})")
         print(line)
     for n in (8, 16):
