@@ -1,7 +1,9 @@
 #!/usr/bin/python3
 """bench/compare.py with a small model and a peer that is a script, as TAP.
 
-bench.py PAL MODEL COMPARE [unittest arguments]
+bench.py PAL MODEL NARROW COMPARE [unittest arguments]
+
+NARROW: another model, for what reads many thousand tokens.
 """
 import contextlib
 import hashlib
@@ -18,7 +20,7 @@ import xml.etree.ElementTree as ElementTree
 
 from tap import TapRunner
 
-PAL, MODEL, COMPARE = (os.path.abspath(a) for a in sys.argv[1:4])
+PAL, MODEL, NARROW, COMPARE = (os.path.abspath(a) for a in sys.argv[1:5])
 sys.path.insert(0, os.path.dirname(COMPARE))
 
 import contended  # noqa: E402
@@ -216,7 +218,7 @@ class Compare(unittest.TestCase):
         self.assertTrue(list(self.out.glob("*-contended.json")))
 
     def test_bounded(self):
-        p, e = self.good("--models", MODEL, "--pairs", "2", "--bounded", "1024", "--bars")
+        p, e = self.good("--models", NARROW, "--pairs", "2", "--bounded", "1024", "--bars")
         (series,) = e["series"]
         self.assertEqual(series["budget_positions"], 1024)
         self.assertEqual(list(series["commands"]),
@@ -326,4 +328,4 @@ class Compare(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0], *sys.argv[4:]], testRunner=TapRunner)
+    unittest.main(argv=[sys.argv[0], *sys.argv[5:]], testRunner=TapRunner)

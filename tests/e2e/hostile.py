@@ -384,7 +384,7 @@ class Hostile:
 
     def shrinking(self):
         """A file that gets shorter while it is loaded: refused, or read before it shrank."""
-        spec = mkmodel.Spec(layers=8, dim=512, ff=2048, vocab=4096, type="f32")
+        spec = mkmodel.Spec(layers=4, dim=512, ff=2048, vocab=4096, type="f32")
         mkmodel.write(self.path("big.gguf"), spec)
         whole = Path(self.path("big.gguf")).read_bytes()
         begun = time.monotonic()
