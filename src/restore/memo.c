@@ -122,8 +122,20 @@ void pal__memo_keep(pal__memo *x, const pal__runs *r, int run, const pal__site *
 		return;
 	}
 	int64_t length = pal__runs_tokens(s, span, x->ids + (int64_t)i * x->most, &at);
-	x->records[i] =
-		(pal__memo_record){length, at, ++x->clock, sum(from, bytes, i), place(s, span)};
+	x->records[i] = (pal__memo_record){.length = length,
+					   .at = at,
+					   .used = ++x->clock,
+					   .sum = sum(from, bytes, i),
+					   .bytes = bytes,
+					   .placed = place(s, span)};
+}
+
+uint64_t pal__memo_bytes(const pal__memo *x)
+{
+	uint64_t bytes = 0;
+	for (int i = 0; i < x->n; i++)
+		bytes += x->records[i].bytes;
+	return bytes;
 }
 
 void pal__memo_displace(pal__memo *x, uint64_t since)

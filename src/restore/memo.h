@@ -21,6 +21,7 @@
 typedef struct {
 	int64_t length, at; /* tokens of the run, 0: there is no record; where its span begins */
 	uint64_t used, sum;
+	size_t bytes;
 	pal__span placed; /* where it is in the far rows; no positions: nowhere, or not for sure */
 } pal__memo_record;
 
@@ -58,5 +59,8 @@ void pal__memo_displace(pal__memo *x, uint64_t since);
 
 /* Nothing is kept any more. */
 void pal__memo_forget(pal__memo *x);
+
+/* Of what is kept; the file has holes. */
+uint64_t pal__memo_bytes(const pal__memo *x);
 
 #endif

@@ -380,7 +380,7 @@ void pal_session_get_stats(const pal_session *s, pal_session_stats *out)
 			       .scratch_bytes = s->scratch_bytes,
 			       .disk_bytes = s->log_file.bytes + s->event_file.bytes +
 					     r->index.disk.bytes + r->spill.disk.bytes +
-					     r->hidden.disk.bytes + r->memo.disk.bytes,
+					     r->hidden.disk.bytes + pal__memo_bytes(&r->memo),
 			       .select_s = s->select_s,
 			       .fill_s = s->fill_s,
 			       .reread_s = s->reread_s};

@@ -153,6 +153,11 @@ static void as_many_as_slots(void **state)
 	assert_true(p.s->restore.memo.disk.bytes <= 6 * p.s->restore.memo.record_bytes);
 	pal_session_stats stats;
 	pal_session_get_stats(p.s, &stats);
+	assert_in_range(pal__memo_bytes(&p.s->restore.memo), 6 * p.s->restore.memo.record_bytes / 2,
+			p.s->restore.memo.disk.bytes);
+	assert_int_equal(stats.disk_bytes, p.s->log_file.bytes + p.s->event_file.bytes +
+						   p.s->restore.index.disk.bytes +
+						   pal__memo_bytes(&p.s->restore.memo));
 	assert_int_equal(stats.kept_reads, p.s->restore.memo.hits);
 	past_close(&p);
 }
