@@ -129,6 +129,14 @@ pal_status pal_chat_format(const pal_model *model, const char *template_name,
 			   const pal_message *messages, size_t n_messages, bool open_reply,
 			   pal_thinking thinking, char **text, size_t *n_text, pal_error *err);
 
+/* The tokens of that text. Special tokens are the template's alone: what looks like one in a
+ * message is text, so that nobody's words can end a turn or begin one. (Tokens that a vocabulary
+ * calls user-defined, and the marks of tools and thoughts within a turn, are found everywhere.)
+ * pal_tokenize with PAL_TOKENIZE_SPECIAL does not know which words are whose. */
+pal_status pal_chat_tokens(const pal_model *model, const char *template_name,
+			   const pal_message *messages, size_t n_messages, bool open_reply,
+			   pal_thinking thinking, int32_t **ids, size_t *n_ids, pal_error *err);
+
 void pal_free(void *p);
 
 /* --- sessions ----------------------------------------------------------- */
@@ -260,9 +268,10 @@ typedef struct pal_session_stats {
 	int64_t restored;                  /* positions in restored slots */
 	uint64_t events, rounds;
 	uint64_t filled[PAL_N_SOURCES]; /* chunks, by source */
-	uint64_t fallbacks;             /* chunks that another source than asked for gave */
-	uint64_t dropped;               /* chunks that disk_budget made it forget */
-	uint64_t far_reads;             /* restored positions that queries attended to, summed */
+	uint64_t kept_reads; /* of those recomputed: not read again, as the reading was kept */
+	uint64_t fallbacks;  /* chunks that another source than asked for gave */
+	uint64_t dropped;    /* chunks that disk_budget made it forget */
+	uint64_t far_reads;  /* restored positions that queries attended to, summed */
 	uint64_t kv_bytes, scratch_bytes, disk_bytes;
 	double select_s, fill_s, reread_s; /* seconds */
 	char note[256];                    /* why there were fallbacks, the last one; or "" */

@@ -63,15 +63,8 @@ pal_status pal__conversation_system(pal__conversation *c, const char *text, pal_
 
 static pal_status tokens(pal__conversation *c, int32_t **ids, size_t *n, pal_error *err)
 {
-	char *text;
-	size_t n_text;
-	pal_status s = pal_chat_format(c->model, c->template_name, c->messages, c->n, true,
-				       c->thinking, &text, &n_text, err);
-	if (s)
-		return s;
-	s = pal_tokenize(c->model, text, n_text, PAL_TOKENIZE_SPECIAL, ids, n, err);
-	pal_free(text);
-	return s;
+	return pal_chat_tokens(c->model, c->template_name, c->messages, c->n, true, c->thinking,
+			       ids, n, err);
 }
 
 /* Brings the log to ids[n]. */

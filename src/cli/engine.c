@@ -195,13 +195,13 @@ void pal__memory_json(const pal_session *s, json_t *to)
 		name += n + 1;
 	}
 	json_t *all = json_pack(
-		"{s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:s}",
+		"{s:I, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:s}",
 		"resident", (json_int_t)t.resident, "evicted", (json_int_t)t.evicted, "restored",
 		(json_int_t)t.restored, "events", (json_int_t)t.events, "rounds",
-		(json_int_t)t.rounds, "filled", filled, "fallbacks", (json_int_t)t.fallbacks,
-		"dropped", (json_int_t)t.dropped, "far_reads", (json_int_t)t.far_reads,
-		"disk_bytes", (json_int_t)t.disk_bytes, "select_s", t.select_s, "fill_s", t.fill_s,
-		"reread_s", t.reread_s, "note", t.note);
+		(json_int_t)t.rounds, "filled", filled, "kept_reads", (json_int_t)t.kept_reads,
+		"fallbacks", (json_int_t)t.fallbacks, "dropped", (json_int_t)t.dropped, "far_reads",
+		(json_int_t)t.far_reads, "disk_bytes", (json_int_t)t.disk_bytes, "select_s",
+		t.select_s, "fill_s", t.fill_s, "reread_s", t.reread_s, "note", t.note);
 	json_object_update(to, all);
 	json_decref(all);
 }

@@ -108,17 +108,9 @@ static pal_status read_prompt(char **text, size_t *n, pal_error *err)
 static pal_status tokenize_chat(struct run *r, const char *text, pal_error *err)
 {
 	pal_message messages[2] = {{"system", system_text}, {"user", text}};
-	char *formatted;
-	size_t n;
-	pal_status s = pal_chat_format(r->model, template_name, messages + !system_text,
-				       system_text ? 2 : 1, true, pal__thinking(think), &formatted,
-				       &n, err);
-	if (s)
-		return s;
-	s = pal_tokenize(r->model, formatted, n, PAL_TOKENIZE_SPECIAL, &r->prompt, &r->n_prompt,
-			 err);
-	pal_free(formatted);
-	return s;
+	return pal_chat_tokens(r->model, template_name, messages + !system_text,
+			       system_text ? 2 : 1, true, pal__thinking(think), &r->prompt,
+			       &r->n_prompt, err);
 }
 
 static pal_status get_prompt(struct run *r, pal_error *err)

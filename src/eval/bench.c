@@ -140,6 +140,7 @@ static pal_status fill(struct bench *b, pal__bench_depth *d, pal_error *err)
 			set[i] = (int32_t)(i * apart + round % apart);
 		const pal__recalling r = {
 			.at = s->length, .reread = reread, .chunks = set, .n = s->o.slots};
+		pal__memo_forget(&s->restore.memo);
 		double before = s->fill_s;
 		status = pal__session_event(s, &r, err);
 		double t = s->fill_s - before;

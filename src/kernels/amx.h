@@ -52,14 +52,17 @@ INLINE void amx_unpack(pal__type type, const planes *t, size_t b0, int n, vi tab
 {
 	const int parts = type_sub_16(type) ? 2 : 1;
 	const int zero = zero_shift(type);
+	const bool whole = type_is_packed(type) && parts == 1; /* then n is 8 */
 	for (int b = 0; b < n; b++) {
 		for (int g = 0; g < 8 && type != PAL__Q8_0; g++) {
-			vi v = codes(type, t, b0 + (size_t)b, g, table);
+			vi v = codes(type, false, t, b0 + (size_t)b, b % 4, g, table);
 			if (zero >= 0)
 				v = _mm512_sub_epi8(v, _mm512_set1_epi8((char)(1 << zero)));
 			_mm512_store_si512(s->codes[i][b] + 64 * g, v);
 		}
-		for (int h = 0; h < parts; h++) {
+		if (whole && b == 0)
+			scales_of_8(type, t, b0, s->scale[i][0], s->min[i][0]);
+		for (int h = 0; h < parts && !whole; h++) {
 			vf scale, min = vf_set(0);
 			scales(type, t, b0 + (size_t)b, h, &scale, &min);
 			vf_store(s->scale[i][b * parts + h], scale);
@@ -109,27 +112,6 @@ INLINE void amx_fetch(const uint8_t *p, int lines, bool near)
 			__builtin_prefetch(p + 64 * i);
 		else
 			__builtin_prefetch(p + 64 * i, 0, 2);
-	}
-}
-
-/* Cache lines that a block of 32 columns takes of a tile: all planes together, rounded up. */
-INLINE int amx_lines(pal__type type)
-{
-	switch (type) {
-	case PAL__Q8_0:
-		return 9;
-	case PAL__Q6_K:
-		return 7;
-	case PAL__Q5_0:
-	case PAL__Q5_1:
-	case PAL__Q5_K:
-		return 6;
-	case PAL__Q3_K:
-		return 4;
-	case PAL__Q2_K:
-		return 3;
-	default:
-		return 5;
 	}
 }
 
@@ -254,7 +236,7 @@ INLINE void amx_phase(pal__type type, const planes t[AMX_PAIR], int tiles, size_
 	const size_t stride = (size_t)x->width * PAL__ACT_BYTES;
 	const size_t k = type_sub_16(type) ? 16 : 32;
 	const int dots = type_sub_16(type) ? 2 * n : n;
-	const int early = amx_lines(type) / 2, late = amx_lines(type) - early;
+	const int early = block_lines(type) / 2, late = block_lines(type) - early;
 	const int8_t *w[AMX_PAIR];
 	for (int i = 0; i < AMX_PAIR; i++) {
 		amx_unpack(type, &t[i], b0, n, table, s, i);

@@ -10,6 +10,8 @@
 #define PANEL 12
 #define MAX_COLUMNS 12
 #define GROUPS 1
+#define UNROLLED _Pragma("GCC unroll 8")
+#define BLOCKS_AT_ONCE 4
 #define ATTN_TILES(n) ((n) == 4 ? 2 : 4)
 #define ATTN_DIMS(n) ((n) == 4 ? 4 : 8)
 #define ATTN_SUMS 4
@@ -145,14 +147,23 @@ OP vw vw_signed(vi v)
 {
 	return _mm512_xor_si512(v, _mm512_set1_epi32((int)0x80808080));
 }
+/* As the compilers' builtin, but gcc 12 copies accumulators about and spills them around that. */
+OP vi vi_dot(vi acc, vi u, vi s)
+{
+	__asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u), "v"(s));
+	return acc;
+}
+OP vi vi_dot_four(vi acc, vi u, const int8_t four[4])
+{
+	typedef int32_t word __attribute__((may_alias, aligned(1)));
+	__asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(u), "m"(*(const word *)four));
+	return acc;
+}
 OP void vi_dots(vi sum[], int n, const vw w[], int count, int bits, const int8_t *p, size_t stride)
 {
 	(void)count, (void)bits;
-	for (int c = 0; c < n; c++) {
-		int32_t four;
-		__builtin_memcpy(&four, p + (size_t)c * stride, 4);
-		sum[c] = _mm512_dpbusd_epi32(sum[c], w[0], _mm512_set1_epi32(four));
-	}
+	for (int c = 0; c < n; c++)
+		sum[c] = vi_dot_four(sum[c], w[0], p + (size_t)c * stride);
 }
 OP vf vf_times_2(vf p, vf n, vi t)
 {
@@ -240,22 +251,16 @@ OP vs vs_start(int32_t sum, bool low)
 	(void)low;
 	return (vs){vi_set(0), vi_set(-128 * sum), vi_set(0)};
 }
-/* As the compilers' builtin, but gcc 12 copies accumulators about and spills them around that. */
-OP vi vs_more(vi acc, vi u, vi s)
-{
-	__asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u), "v"(s));
-	return acc;
-}
 OP vs vs_dot(vs s, vu u, bool low, const uint8_t *row, size_t pad, size_t g)
 {
 	int32_t high4, low4;
 	__builtin_memcpy(&high4, row + 4 * g, 4);
 	__builtin_memcpy(&low4, row + pad + 4 * g, 4);
 	vi h = vi_set(high4), l = vi_set(low4);
-	s.mixed = vs_more(s.mixed, u.high, l);
+	s.mixed = vi_dot(s.mixed, u.high, l);
 	if (!low)
-		return (vs){vs_more(s.hh, u.high, h), s.mixed, s.ll};
-	return (vs){vs_more(s.hh, u.high, h), vs_more(s.mixed, u.low, h), vs_more(s.ll, u.low, l)};
+		return (vs){vi_dot(s.hh, u.high, h), s.mixed, s.ll};
+	return (vs){vi_dot(s.hh, u.high, h), vi_dot(s.mixed, u.low, h), vi_dot(s.ll, u.low, l)};
 }
 OP vf vs_value(vs s)
 {

@@ -9,6 +9,8 @@
 #define PANEL 12
 #define MAX_COLUMNS 4
 #define GROUPS 1
+#define UNROLLED
+#define BLOCKS_AT_ONCE 1
 #define ATTN_TILES(n) (4 / (n))
 #define ATTN_DIMS(n) (4 / (n))
 #define ATTN_SUMS 1

@@ -26,9 +26,9 @@
  *                    codes take `bits` bits, with the quants at p + c stride, 4 a vw
  *   GROUPS           vw that vi_dots takes at once
  *   PANEL            columns of the widest panel
- *   vi_max(a, b)     the larger, without sign; vi_sum(v): of all lanes
- *   MAX_COLUMNS, ATTN_TILES(n), ATTN_DIMS(n)  what fits the registers
- * And for dots with rows of integers (pal__attn_row):
+ *   BLOCKS_AT_ONCE   4: blocks of packed types are unrolled, so that their shifts are constants; or
+ * 1 vi_max(a, b)     the larger, without sign; vi_sum(v): of all lanes MAX_COLUMNS, ATTN_TILES(n),
+ * ATTN_DIMS(n)  what fits the registers And for dots with rows of integers (pal__attn_row):
  *   row_store(p, pad, at, v[4])  integers [at, at + 64) of a row of `pad`, the way vs_dot wants
  *   vu, vu_load(p, q)            4 high bytes of 16 lanes at p, their low bytes at q (q NULL: all
  *                                zero, and with low false no matter to the following)
@@ -207,9 +207,11 @@ static void quantize(const float *x, size_t k, size_t from, size_t to, int width
 
 /* --- weights: what 16 rows hold in 32 columns -------------------------------- */
 
-/* A tile's planes, in the order of kernels/matrix.c's fields. */
+/* A tile's planes, in the order of kernels/matrix.c's fields; or, of one that is unpacked (`ready`
+ * in what follows, a constant), its codes in p[0], [block][8][64], and its scales. */
 typedef struct {
 	const uint8_t *p[PAL__MAX_FIELDS];
+	const float *scale, *min; /* [block][parts of a block][16] */
 } planes;
 
 INLINE vi words(const planes *t, int f, size_t unit)
@@ -236,8 +238,9 @@ INLINE vi fifth_bits(vi high, int g)
 	return vi_sll(vi_and(spread, vi_set(0x01010101)), 4);
 }
 
-/* The codes of weights 4g .. 4g + 3 of block b of 32 columns, as an operand of vi_dots. */
-INLINE vw codes(pal__type type, const planes *t, size_t b, int g, vi table)
+/* The codes of weights 4g .. 4g + 3 of block b of 32 columns, in bytes. j: b % 4, as a constant
+ * where that makes a difference. */
+INLINE vi bytes(pal__type type, const planes *t, size_t b, int j, int g, vi table)
 {
 	size_t super = b / 8, s = b % 8; /* of the types with 256 columns a block */
 	size_t low = b * 4 + (size_t)(g & 3);
@@ -245,58 +248,68 @@ INLINE vw codes(pal__type type, const planes *t, size_t b, int g, vi table)
 	vi v;
 	switch (type) {
 	case PAL__Q8_0:
-		return vw_signed(words(t, 0, b * 8 + (size_t)g));
+		return words(t, 0, b * 8 + (size_t)g);
 	case PAL__IQ4_NL:
 	case PAL__IQ4_XS: /* 16 bytes for every 32 weights in both */
-		return vw_signed(vi_lookup(table, nibble(t, low, high)));
+		return vi_lookup(table, nibble(t, low, high));
 	case PAL__Q4_0:
 	case PAL__Q4_1:
-		return vw_codes(nibble(t, low, high));
+		return nibble(t, low, high);
 	case PAL__Q5_0:
 	case PAL__Q5_1:
 		v = fifth_bits(words(t, 1, b), g);
-		return vw_codes(vi_or(v, nibble(t, low, high)));
+		return vi_or(v, nibble(t, low, high));
 	case PAL__Q4_K:
-		return vw_codes(nibble(t, super * 32 + s / 2 * 8 + (size_t)g, (int)(s % 2) * 4));
+		return nibble(t, super * 32 + s / 2 * 8 + (size_t)g, j % 2 * 4);
 	case PAL__Q5_K:
 		v = vi_and(vi_srl(words(t, 1, super * 8 + (size_t)g), (int)s), vi_set(0x01010101));
-		return vw_codes(vi_or(vi_sll(v, 4), nibble(t, super * 32 + s / 2 * 8 + (size_t)g,
-							   (int)(s % 2) * 4)));
+		return vi_or(vi_sll(v, 4),
+			     nibble(t, super * 32 + s / 2 * 8 + (size_t)g, j % 2 * 4));
 	case PAL__Q6_K:
-		v = vi_srl(words(t, 1, super * 16 + s / 4 * 8 + (size_t)g), (int)(s % 4) * 2);
+		v = vi_srl(words(t, 1, super * 16 + s / 4 * 8 + (size_t)g), j * 2);
 		v = vi_sll(vi_and(v, vi_set(0x03030303)), 4);
-		return vw_codes(vi_or(v, nibble(t, super * 32 + s / 4 * 16 + s % 2 * 8 + (size_t)g,
-						(int)(s % 4 / 2) * 4)));
+		return vi_or(v,
+			     nibble(t, super * 32 + s / 4 * 16 + s % 2 * 8 + (size_t)g, j / 2 * 4));
 	case PAL__Q2_K:
 	case PAL__Q3_K:
-		v = vi_srl(words(t, 0, super * 16 + s / 4 * 8 + (size_t)g), (int)(s % 4) * 2);
+		v = vi_srl(words(t, 0, super * 16 + s / 4 * 8 + (size_t)g), j * 2);
 		v = vi_and(v, vi_set(0x03030303));
 		if (type == PAL__Q2_K)
-			return vw_codes(v);
-		return vw_codes(
-			vi_or(v, vi_sll(vi_and(vi_srl(words(t, 1, super * 8 + (size_t)g), (int)s),
-					       vi_set(0x01010101)),
-					2)));
+			return v;
+		return vi_or(v, vi_sll(vi_and(vi_srl(words(t, 1, super * 8 + (size_t)g), (int)s),
+					      vi_set(0x01010101)),
+				       2));
 	default:
 		__builtin_unreachable();
 	}
 }
 
-/* How far ahead weights are fetched, in bytes: a few blocks. With many columns a block takes
- * long enough that the CPU's own prefetching, which follows its loads, falls behind. */
-#define PREFETCH 2048
+/* The same as an operand of vi_dots. */
+INLINE vw codes(pal__type type, bool ready, const planes *t, size_t b, int j, int g, vi table)
+{
+	vi v = ready ? words(t, 0, b * 8 + (size_t)g) : bytes(type, t, b, j, g, table);
+	return type == PAL__Q8_0 || type == PAL__IQ4_NL || type == PAL__IQ4_XS ? vw_signed(v)
+									       : vw_codes(v);
+}
 
-/* Bytes of the first plane that 32 columns of 16 rows take. */
-INLINE size_t codes_bytes(pal__type type)
+/* Cache lines that a block of 32 columns takes of a tile: all planes together, rounded up. */
+INLINE int block_lines(pal__type type)
 {
 	switch (type) {
 	case PAL__Q8_0:
-		return 512;
-	case PAL__Q2_K:
+		return 9;
+	case PAL__Q6_K:
+		return 7;
+	case PAL__Q5_0:
+	case PAL__Q5_1:
+	case PAL__Q5_K:
+		return 6;
 	case PAL__Q3_K:
-		return 128;
+		return 4;
+	case PAL__Q2_K:
+		return 3;
 	default:
-		return 256;
+		return 5;
 	}
 }
 
@@ -345,23 +358,20 @@ INLINE vi byte_of(vi v, int i)
 	return vi_and(vi_srl(v, 8 * i), vi_set(255));
 }
 
-/* Scale and min of Q4_K's and Q5_K's sub-block s; f: the field of the packed scales. */
-INLINE void scale_min_6(const planes *t, int f, size_t super, int s, vf *scale, vf *min)
+/* Scales and mins of Q4_K's and Q5_K's 8 sub-blocks; f: the field of the packed scales. Of six
+ * bits the last four sub-blocks have two in the bytes of the first four. */
+INLINE void scales_6(const planes *t, int f, size_t super, float *scale, float *min)
 {
-	vi a = words(t, f, super * 3), b = words(t, f, super * 3 + 1);
-	vi sc, m;
-	if (s < 4) {
-		sc = vi_and(byte_of(a, s), vi_set(63));
-		m = vi_and(byte_of(b, s), vi_set(63));
-	} else {
-		vi c = byte_of(words(t, f, super * 3 + 2), s - 4);
-		vi hi_a = vi_srl(byte_of(a, s - 4), 6), hi_b = vi_srl(byte_of(b, s - 4), 6);
-		sc = vi_or(vi_and(c, vi_set(15)), vi_sll(hi_a, 4));
-		m = vi_or(vi_srl(c, 4), vi_sll(hi_b, 4));
+	const vi six = vi_set(0x3f3f3f3f), four = vi_set(0x0f0f0f0f), two = vi_set(0x30303030);
+	vi a = words(t, f, super * 3), b = words(t, f, super * 3 + 1),
+	   c = words(t, f, super * 3 + 2);
+	vf d = halves(t, f + 1, super), dmin = vf_neg(halves(t, f + 2, super));
+	vi s[2] = {vi_and(a, six), vi_or(vi_and(c, four), vi_and(vi_srl(a, 2), two))};
+	vi m[2] = {vi_and(b, six), vi_or(vi_and(vi_srl(c, 4), four), vi_and(vi_srl(b, 2), two))};
+	for (int i = 0; i < 8; i++) {
+		vf_store(scale + 16 * i, vf_mul(d, vf_of_int(byte_of(s[i / 4], i % 4))));
+		vf_store(min + 16 * i, vf_mul(dmin, vf_of_int(byte_of(m[i / 4], i % 4))));
 	}
-	vf d = halves(t, f + 1, super), dmin = halves(t, f + 2, super);
-	*scale = vf_mul(d, vf_of_int(sc));
-	*min = vf_neg(vf_mul(dmin, vf_of_int(m)));
 }
 
 /* Scale (and min) of part h of block b: h is 0, or 0 and 1 where sub-blocks are 16 wide. */
@@ -386,12 +396,6 @@ INLINE void scales(pal__type type, const planes *t, size_t b, int h, vf *scale, 
 	case PAL__Q5_1:
 		*scale = halves(t, 2, b);
 		*min = halves(t, 3, b);
-		return;
-	case PAL__Q4_K:
-		scale_min_6(t, 1, super, s, scale, min);
-		return;
-	case PAL__Q5_K:
-		scale_min_6(t, 2, super, s, scale, min);
 		return;
 	case PAL__Q2_K:
 		low = byte_of(words(t, 1, super * 4 + (size_t)s16 / 4), s16 % 4);
@@ -429,6 +433,13 @@ INLINE bool type_has_min(pal__type t)
 	       t == PAL__Q5_K;
 }
 
+/* Whether a block has 256 columns. */
+INLINE bool type_is_packed(pal__type t)
+{
+	return t == PAL__Q2_K || t == PAL__Q3_K || t == PAL__Q4_K || t == PAL__Q5_K ||
+	       t == PAL__Q6_K || t == PAL__IQ4_XS;
+}
+
 INLINE bool type_sub_16(pal__type t)
 {
 	return t == PAL__Q2_K || t == PAL__Q3_K || t == PAL__Q6_K;
@@ -438,8 +449,8 @@ INLINE bool type_sub_16(pal__type t)
 
 /* The halves of block b that `parts` names (1, 2, or 3: both) by n columns: the exact dots, as
  * float. */
-INLINE void dots_of(pal__type type, const planes *t, size_t b, int parts, const pal__act_block *a,
-		    int n, vi table, vf out[])
+INLINE void dots_of(pal__type type, bool ready, const planes *t, size_t b, int j, int parts,
+		    const pal__act_block *a, int n, vi table, vf out[])
 {
 	vi sum[PAL__MAX_PANEL];
 	int zero = zero_shift(type);
@@ -449,24 +460,59 @@ INLINE void dots_of(pal__type type, const planes *t, size_t b, int parts, const 
 		sum[c] = zero < 0 ? vi_set(0) : vi_sll(vi_set(nsum), zero);
 	}
 	const int all = parts == 3 ? 8 : 4, count = all < GROUPS ? all : GROUPS;
+	UNROLLED
 	for (int at = 0; at < all; at += count) {
 		int g = (parts & 1 ? 0 : 4) + at;
 		vw w[GROUPS];
 		for (int i = 0; i < count; i++)
-			w[i] = codes(type, t, b, g + i, table);
+			w[i] = codes(type, ready, t, b, j, g + i, table);
 		vi_dots(sum, n, w, count, code_bits(type), a->q + 4 * g, 32);
 	}
 	for (int c = 0; c < n; c++)
 		out[c] = vf_of_int(sum[c]);
 }
 
+/* Scales of the 8 blocks of 32 columns from b0 on: [block][parts][16]. Types with 256 columns a
+ * block pack them, so that they are unpacked together. */
+INLINE void scales_of_8(pal__type type, const planes *t, size_t b0, float *scale, float *min)
+{
+	const int parts = type_sub_16(type) ? 2 : 1;
+	if (type == PAL__Q4_K || type == PAL__Q5_K) {
+		scales_6(t, type == PAL__Q4_K ? 1 : 2, b0 / 8, scale, min);
+		return;
+	}
+	for (int i = 0; i < 8 * parts; i++) {
+		vf d, m = vf_set(0);
+		scales(type, t, b0 + (size_t)(i / parts), i % parts, &d, &m);
+		vf_store(scale + 16 * i, d);
+		if (type_has_min(type))
+			vf_store(min + 16 * i, m);
+	}
+}
+
+/* Scale and min of part h of block b: as unpacked with the tile, or for the 8 blocks at hand, or
+ * from the file's bytes. */
+INLINE void block_scales(pal__type type, bool ready, const planes *t, size_t b, int h, vf *scale,
+			 vf *min)
+{
+	const size_t parts = type_sub_16(type) ? 2 : 1;
+	size_t at = ((ready ? b : b % 8) * parts + (size_t)h) * 16;
+	if (!ready && !type_is_packed(type)) {
+		scales(type, t, b, h, scale, min);
+		return;
+	}
+	*scale = vf_load(t->scale + at);
+	if (type_has_min(type))
+		*min = vf_load(t->min + at);
+}
+
 /* Block b, of a type with one scale for its 32 columns, into acc. */
-INLINE void mul_32(pal__type type, const planes *t, size_t b, const pal__act_block *a, int n,
-		   vi table, vf acc[])
+INLINE void mul_32(pal__type type, bool ready, const planes *t, size_t b, int j,
+		   const pal__act_block *a, int n, vi table, vf acc[])
 {
 	vf i[PAL__MAX_PANEL], scale, min = vf_set(0);
-	dots_of(type, t, b, 3, a, n, table, i);
-	scales(type, t, b, 0, &scale, &min);
+	dots_of(type, ready, t, b, j, 3, a, n, table, i);
+	block_scales(type, ready, t, b, 0, &scale, &min);
 	for (int c = 0; c < n; c++) {
 		acc[c] = vf_fma(i[c], vf_mul(scale, vf_set(a->d[c])), acc[c]);
 		if (type_has_min(type))
@@ -475,16 +521,16 @@ INLINE void mul_32(pal__type type, const planes *t, size_t b, const pal__act_blo
 }
 
 /* The same of a type with a scale for each half. */
-INLINE void mul_16(pal__type type, const planes *t, size_t b, const pal__act_block *a, int n,
-		   vi table, vf acc[])
+INLINE void mul_16(pal__type type, bool ready, const planes *t, size_t b, int j,
+		   const pal__act_block *a, int n, vi table, vf acc[])
 {
 	vf i[PAL__MAX_PANEL], both[PAL__MAX_PANEL], scale, min[2] = {vf_set(0), vf_set(0)};
-	dots_of(type, t, b, 1, a, n, table, i);
-	scales(type, t, b, 0, &scale, &min[0]);
+	dots_of(type, ready, t, b, j, 1, a, n, table, i);
+	block_scales(type, ready, t, b, 0, &scale, &min[0]);
 	for (int c = 0; c < n; c++)
 		both[c] = vf_mul(i[c], scale);
-	dots_of(type, t, b, 2, a, n, table, i);
-	scales(type, t, b, 1, &scale, &min[1]);
+	dots_of(type, ready, t, b, j, 2, a, n, table, i);
+	block_scales(type, ready, t, b, 1, &scale, &min[1]);
 	for (int c = 0; c < n; c++) {
 		acc[c] = vf_fma(vf_fma(i[c], scale, both[c]), vf_set(a->d[c]), acc[c]);
 		for (int h = 0; h < 2 && type_has_min(type); h++)
@@ -492,69 +538,196 @@ INLINE void mul_16(pal__type type, const planes *t, size_t b, const pal__act_blo
 	}
 }
 
-/* One tile by n columns from column c0 of a panel `width` wide; out: [n] of stride ldy. */
-INLINE void mul_tile(pal__type type, const pal__matrix *w, size_t tile, const uint8_t *panel,
-		     int width, int c0, int n, float *y, size_t ldy, size_t rows)
+/* Columns of a panel, and where their outputs go. */
+typedef struct {
+	const uint8_t *panel;
+	int width, at; /* of the panel; the first of the columns */
+	float *y;      /* of the first column and the tile's first row */
+	size_t ldy, rows;
+} column_span;
+
+INLINE void mul_block(pal__type type, bool ready, const planes *t, size_t b, int j,
+		      const column_span *x, int n, vi table, vf acc[])
 {
-	planes t;
-	for (int f = 0; f < PAL__MAX_FIELDS; f++)
-		t.p[f] = w->data + tile * w->tile_bytes + w->plane[f];
+	pal__act_block a = pal__act_at((uint8_t *)(uintptr_t)x->panel, x->width, x->at);
+	if (type_sub_16(type))
+		mul_16(type, ready, t, b, j, &a, n, table, acc);
+	else
+		mul_32(type, ready, t, b, j, &a, n, table, acc);
+}
+
+/* One tile by n columns. Memory that will be read next, a tile's bytes from `later`, is fetched to
+ * L2 evenly while it works (NULL: nothing is): the CPU's own fetching ends at pages and knows
+ * nothing of the order of planes, and what is fetched to L1 so early is gone when it is needed. */
+INLINE void mul_tile(pal__type type, bool ready, const pal__matrix *w, planes t, column_span x,
+		     int n, const uint8_t *later)
+{
+	_Alignas(64) float scale[16 * 16], min[16 * 16];
+	const bool packed = !ready && type_is_packed(type);
+	const int step = packed ? BLOCKS_AT_ONCE : 1;
+	const size_t blocks = w->n_cols / 32, stride = (size_t)x.width * PAL__ACT_BYTES;
+	const size_t ahead = later ? w->tile_bytes / blocks : 0;
 	vi table = vi_table(pal__iq4_values);
 	vf acc[PAL__MAX_PANEL];
 	for (int c = 0; c < n; c++)
 		acc[c] = vf_set(0);
-	size_t blocks = w->n_cols / 32, stride = (size_t)width * PAL__ACT_BYTES;
-	for (size_t b = 0; b < blocks; b++, panel += stride) {
-		pal__act_block a = pal__act_at((uint8_t *)(uintptr_t)panel, width, c0);
-		size_t quants = codes_bytes(type);
-		for (size_t line = 0; line < quants; line += 64)
-			__builtin_prefetch(t.p[0] + b * quants + line + PREFETCH);
-		if (type_sub_16(type))
-			mul_16(type, &t, b, &a, n, table, acc);
-		else
-			mul_32(type, &t, b, &a, n, table, acc);
+	if (packed)
+		t.scale = scale, t.min = min;
+	for (size_t b = 0; b < blocks; b += (size_t)step) {
+		if (packed && b % 8 == 0)
+			scales_of_8(type, &t, b, scale, min);
+		UNROLLED
+		for (int j = 0; j < step; j++, x.panel += stride) {
+			for (int i = 0; ahead && i < block_lines(type); i++)
+				__builtin_prefetch(later + (size_t)i * 64, 0, 2);
+			later += ahead;
+			mul_block(type, ready, &t, b + (size_t)j, step > 1 ? j : (int)(b % 4), &x,
+				  n, table, acc);
+		}
 	}
 	for (int c = 0; c < n; c++) {
-		if (rows == PAL__TILE_ROWS)
-			vf_store(y + (size_t)c * ldy, acc[c]);
+		if (x.rows == PAL__TILE_ROWS)
+			vf_store(x.y + (size_t)c * x.ldy, acc[c]);
 		else
-			store_tail(y + (size_t)c * ldy, acc[c], rows);
+			store_tail(x.y + (size_t)c * x.ldy, acc[c], x.rows);
 	}
 }
 
-/* One tile by every panel, for a type known at compile time. */
-INLINE void mul_panels(pal__type type, const pal__matrix *w, size_t tile, const pal__acts *x,
-		       float *y, size_t ldy)
+/* One tile as it is by a panel. */
+INLINE void mul_panel(pal__type type, const pal__matrix *w, const planes *t, column_span x,
+		      const uint8_t *later)
 {
-	const uint8_t *panel = x->q;
-	size_t row = tile * PAL__TILE_ROWS, rows = w->n_rows - row;
-	rows = rows < PAL__TILE_ROWS ? rows : PAL__TILE_ROWS;
-	for (size_t c = 0; c < x->n;) {
-		int width = pal__panel_width(x->n - c, PANEL);
-		float *out = y + c * ldy + row;
-		for (int at = 0; at < width;) {
-			float *to = out + (size_t)at * ldy;
-			int left = width - at;
-			if (MAX_COLUMNS >= 12 && left >= 12) {
-				mul_tile(type, w, tile, panel, width, at, 12, to, ldy, rows);
-				at += 12;
-			} else if (MAX_COLUMNS >= 8 && left >= 8) {
-				mul_tile(type, w, tile, panel, width, at, 8, to, ldy, rows);
-				at += 8;
-			} else if (left >= 4) {
-				mul_tile(type, w, tile, panel, width, at, 4, to, ldy, rows);
-				at += 4;
-			} else if (left >= 2) {
-				mul_tile(type, w, tile, panel, width, at, 2, to, ldy, rows);
-				at += 2;
-			} else {
-				mul_tile(type, w, tile, panel, width, at, 1, to, ldy, rows);
-				at += 1;
-			}
-		}
-		c += (size_t)width;
-		panel += pal__panels_bytes((size_t)width, x->k);
+	for (int n; x.at < x.width; x.at += n, x.y += (size_t)n * x.ldy, later = NULL) {
+		int left = x.width - x.at;
+		if (MAX_COLUMNS >= 12 && left >= 12)
+			mul_tile(type, false, w, *t, x, n = 12, later);
+		else if (MAX_COLUMNS >= 8 && left >= 8)
+			mul_tile(type, false, w, *t, x, n = 8, later);
+		else if (left >= 4)
+			mul_tile(type, false, w, *t, x, n = 4, later);
+		else if (left >= 2)
+			mul_tile(type, false, w, *t, x, n = 2, later);
+		else
+			mul_tile(type, false, w, *t, x, n = 1, later);
 	}
+}
+
+/* Tiles that are used together: they stay in L2 while all panels go past, and are unpacked only
+ * once. What they may take, and how many they are at most. */
+#define GROUP_BYTES ((size_t)192 << 10)
+#define GROUP_TILES 12
+#define GROUP_LEAST 24 /* columns for which it is worth it */
+
+typedef struct {
+	_Alignas(64) uint8_t space[GROUP_BYTES];
+	planes t[GROUP_TILES], ready[GROUP_TILES];
+} tile_group;
+
+/* Bytes of an unpacked tile's codes; of its scales, and again of its mins. */
+INLINE size_t codes_bytes(const pal__matrix *w)
+{
+	return w->n_cols * PAL__TILE_ROWS;
+}
+INLINE size_t scales_bytes(pal__type type, const pal__matrix *w)
+{
+	return w->n_cols / (type_sub_16(type) ? 16 : 32) * PAL__TILE_ROWS * sizeof(float);
+}
+
+/* How many tiles make a group for so many columns; 0: they are used as they are, one by one. */
+INLINE size_t group_tiles(pal__type type, const pal__matrix *w, size_t n_columns)
+{
+	size_t each = codes_bytes(w) + scales_bytes(type, w) * (type_has_min(type) ? 2 : 1);
+	size_t most = GROUP_BYTES / each;
+	return n_columns < GROUP_LEAST ? 0 : most < GROUP_TILES ? most : GROUP_TILES;
+}
+
+/* Codes and scales of a tile into `space`. */
+INLINE planes unpack_tile(pal__type type, const pal__matrix *w, const planes *t, uint8_t *space)
+{
+	vi table = vi_table(pal__iq4_values);
+	const size_t parts = type_sub_16(type) ? 2 : 1;
+	float *scale = (float *)(void *)(space + codes_bytes(w));
+	float *min = scale + scales_bytes(type, w) / sizeof *scale;
+	planes out = {.p = {space}, .scale = scale, .min = min};
+	for (size_t b = 0; b < w->n_cols / 32; b++) {
+		for (int g = 0; g < 8; g++)
+			vf_store((float *)(void *)(space + b * 512 + (size_t)g * 64),
+				 vf_of_bits(bytes(type, t, b, (int)(b % 4), g, table)));
+		size_t at = b * parts * 16;
+		if (type_is_packed(type) && b % 8 == 0)
+			scales_of_8(type, t, b, scale + at, min + at);
+		vf d, m;
+		if (!type_is_packed(type)) {
+			scales(type, t, b, 0, &d, &m);
+			vf_store(scale + at, d);
+			if (type_has_min(type))
+				vf_store(min + at, m);
+		}
+	}
+	return out;
+}
+
+/* Columns of a panel that go together: with three vectors each if there are two scales. */
+INLINE int ready_columns(pal__type type)
+{
+	return MAX_COLUMNS == 12 && type_sub_16(type) ? 6 : MAX_COLUMNS;
+}
+
+/* Tiles [tile, end) by a panel; `ready`: those that g has unpacked. */
+INLINE void mul_group(pal__type type, bool ready, const pal__matrix *w, size_t tile, size_t end,
+		      const tile_group *g, column_span x, bool fetch)
+{
+	float *y = x.y;
+	for (size_t i = 0; tile + i < end; i++) {
+		const size_t row = (tile + i) * PAL__TILE_ROWS, left = w->n_rows - row;
+		const uint8_t *later = fetch ? w->data + (end + i) * w->tile_bytes : NULL;
+		x.at = 0;
+		x.y = y + row;
+		x.rows = left < PAL__TILE_ROWS ? left : PAL__TILE_ROWS;
+		if (!ready)
+			mul_panel(type, w, &g->t[i], x, later);
+		const int step = ready_columns(type);
+		for (; ready && x.at < PANEL; x.at += step, later = NULL) {
+			mul_tile(type, true, w, g->ready[i], x, step, later);
+			x.y += (size_t)step * x.ldy;
+		}
+	}
+}
+
+/* Tiles [tile, end) by every panel, for a type known at compile time. */
+INLINE void mul_panels(pal__type type, const pal__matrix *w, size_t tile, size_t end, bool unpack,
+		       const pal__acts *x, float *y, size_t ldy, tile_group *g)
+{
+	column_span of = {.panel = x->q, .ldy = ldy};
+	for (size_t i = 0; tile + i < end; i++) {
+		for (int f = 0; f < PAL__MAX_FIELDS; f++)
+			g->t[i].p[f] = w->data + (tile + i) * w->tile_bytes + w->plane[f];
+		if (unpack)
+			g->ready[i] =
+				unpack_tile(type, w, &g->t[i],
+					    g->space + i * (GROUP_BYTES / (end - tile) / 64 * 64));
+	}
+	for (size_t c = 0; c < x->n; c += (size_t)of.width) {
+		of.width = pal__panel_width(x->n - c, PANEL);
+		of.y = y + c * ldy;
+		const bool fetch = end - tile == 1 ? c == 0 : c + (size_t)of.width == x->n;
+		if (unpack && of.width == PANEL)
+			mul_group(type, true, w, tile, end, g, of, fetch);
+		else
+			mul_group(type, false, w, tile, end, g, of, fetch);
+		of.panel += pal__panels_bytes((size_t)of.width, x->k);
+	}
+}
+
+/* Q8_0 has nothing to be unpacked. */
+INLINE void mul_tiles(pal__type type, const pal__matrix *w, size_t tile, size_t end,
+		      const pal__acts *x, float *y, size_t ldy)
+{
+	tile_group g;
+	const size_t most = group_tiles(type, w, x->n), step = most ? most : 1;
+	for (; tile < end; tile += step)
+		mul_panels(type, w, tile, end - tile < step ? end : tile + step,
+			   most && type != PAL__Q8_0, x, y, ldy, &g);
 }
 
 /* The float types: `tiles` tiles by n columns, one chain over k for each output. */
@@ -610,8 +783,7 @@ INLINE void matmul_floats(pal__type type, const pal__matrix *w, size_t tile0, si
 	static void matmul_##T(const pal__matrix *w, size_t tile0, size_t tile1, \
 			       const pal__acts *x, float *y, size_t ldy)         \
 	{                                                                        \
-		for (size_t tile = tile0; tile < tile1; tile++)                  \
-			mul_panels(PAL__##T, w, tile, x, y, ldy);                \
+		mul_tiles(PAL__##T, w, tile0, tile1, x, y, ldy);                 \
 	}
 #define FLOAT_MATMUL(T)                                                          \
 	static void matmul_##T(const pal__matrix *w, size_t tile0, size_t tile1, \
@@ -798,7 +970,7 @@ INLINE void fetch(const void *p, pal__kv_kind kind, size_t at, size_t n)
 {
 	size_t size = kind == PAL__KV_FLOAT ? 4 : 2;
 	for (size_t i = 0; i < n * size; i += 64)
-		__builtin_prefetch((const uint8_t *)p + at * size + i);
+		__builtin_prefetch((const uint8_t *)p + at * size + i, 0, 2);
 }
 
 /* Dots of n queries with `tiles` tiles of K from tile t0, stored unscaled. */
@@ -1025,9 +1197,9 @@ INLINE void dot_rows(const kv_planes *p, bool low, int tiles, const row_head *ro
 			size_t at = (size_t)t * p->tile_bytes + g * 64;
 			vu u = vu_load(p->high + at, low ? p->low + at : NULL);
 			if (p->next)
-				__builtin_prefetch(p->next + at);
+				__builtin_prefetch(p->next + at, 0, 2);
 			if (p->next && low)
-				__builtin_prefetch(p->next_low + at);
+				__builtin_prefetch(p->next_low + at, 0, 2);
 			for (int i = 0; i < n; i++)
 				s[i * tiles + t] = vs_dot(s[i * tiles + t], u, low,
 							  ints + (size_t)i * row_bytes, pad, g);
@@ -1036,14 +1208,14 @@ INLINE void dot_rows(const kv_planes *p, bool low, int tiles, const row_head *ro
 
 /* The dots of n queries with K. */
 INLINE void dots_int(const pal__attn_kv *kv, bool low, const pal__attn_query *q, int n, int tiles,
-		     float s[][PAL__ATTN_BLOCK])
+		     bool fetches, float s[][PAL__ATTN_BLOCK])
 {
 	size_t hd = kv->head_dim, groups = (hd + 3) / 4, pad = (hd + 63) & ~(size_t)63;
 	for (int t = 0; t < 4; t += tiles) {
 		size_t at = (size_t)t * groups * 64;
 		const uint8_t *k = (const uint8_t *)kv->k + at, *v = (const uint8_t *)kv->v + at;
 		kv_planes p = {k, k + groups * 256, groups * 64, NULL, NULL};
-		if (n <= FETCHED)
+		if (fetches)
 			p.next = v, p.next_low = v + pal__attn_plane(hd, PAL__ATTN_BLOCK);
 		size_t g = 0;
 		do {
@@ -1079,13 +1251,13 @@ INLINE float weigh(const pal__attn_kv *kv, pal__attn_query *q, bool whole, vf v[
 
 /* acc of n queries = acc * shrink + weights by V, for `tiles` vectors of dimensions from d. */
 INLINE void sum_int(const pal__attn_kv *kv, bool low, pal__attn_query *q, int n, size_t d,
-		    int tiles, const weight_row *w, const float *shrink)
+		    int tiles, bool fetches, const weight_row *w, const float *shrink)
 {
 	vs sums[ATTN_SUMS];
 	const uint8_t *v = (const uint8_t *)kv->v + d * PAL__ATTN_BLOCK, *next = kv->next;
 	kv_planes p = {v, v + pal__attn_plane(kv->head_dim, PAL__ATTN_BLOCK), 16 * PAL__ATTN_BLOCK,
 		       NULL, NULL};
-	if (n <= FETCHED && next) {
+	if (fetches && next) {
 		p.next = next + d * PAL__ATTN_BLOCK;
 		p.next_low = p.next + pal__attn_plane(PAL__ATTN_BLOCK, kv->head_dim);
 	}
@@ -1101,13 +1273,13 @@ INLINE void sum_int(const pal__attn_kv *kv, bool low, pal__attn_query *q, int n,
 	}
 }
 
-INLINE void attn_int_n(const pal__attn_kv *kv, bool low, pal__attn_query *q, int n)
+INLINE void attn_int_n(const pal__attn_kv *kv, bool low, pal__attn_query *q, int n, bool fetches)
 {
 	float s[ATTN_SUMS][PAL__ATTN_BLOCK], shrink[ATTN_SUMS];
 	weight_row w[ATTN_SUMS];
 	size_t stride = (kv->head_dim + 15) & ~(size_t)15, d = 0;
 	const int tiles = ATTN_SUMS / n;
-	dots_int(kv, low, q, n, tiles, s);
+	dots_int(kv, low, q, n, tiles, fetches, s);
 	for (int i = 0; i < n; i++) {
 		vf v[4];
 		for (int t = 0; t < 4; t++)
@@ -1116,19 +1288,21 @@ INLINE void attn_int_n(const pal__attn_kv *kv, bool low, pal__attn_query *q, int
 					    : weigh(kv, &q[i], false, v, &w[i]);
 	}
 	for (; d + 16 * (size_t)tiles <= stride; d += 16 * (size_t)tiles)
-		sum_int(kv, low, q, n, d, tiles, w, shrink);
+		sum_int(kv, low, q, n, d, tiles, fetches, w, shrink);
 	for (; d < stride; d += 16)
-		sum_int(kv, low, q, n, d, 1, w, shrink);
+		sum_int(kv, low, q, n, d, 1, fetches, w, shrink);
 }
 
+/* The first queries fetch for all. */
 INLINE void attn_int(const pal__attn_kv *kv, bool low, pal__attn_query *q, int n)
 {
+	const pal__attn_query *first = q;
 	for (; ATTN_SUMS >= 4 && n >= 4; n -= 4, q += 4)
-		attn_int_n(kv, low, q, 4);
+		attn_int_n(kv, low, q, 4, q == first);
 	for (; ATTN_SUMS >= 2 && n >= 2; n -= 2, q += 2)
-		attn_int_n(kv, low, q, 2);
+		attn_int_n(kv, low, q, 2, q == first);
 	for (; n; n--, q++)
-		attn_int_n(kv, low, q, 1);
+		attn_int_n(kv, low, q, 1, q == first);
 }
 
 static void attn(const pal__attn_kv *kv, pal__attn_query *q, int n)

@@ -312,6 +312,15 @@ void pal__kv_load(const pal__kv *kv, size_t layer, size_t head, int64_t pos, flo
 	}
 }
 
+uint8_t *pal__kv_blocks(const pal__kv *kv, int64_t from, int64_t end, size_t *bytes)
+{
+	int64_t first = from / PAL__ATTN_BLOCK, n = (end - 1) / PAL__ATTN_BLOCK - first + 1;
+	size_t block = kv->main.n_layers * kv->shape.n_kv_heads * kv->head_bytes;
+	assert(from < end && !kv->shape.window && first + n <= (int64_t)kv->main.n_blocks);
+	*bytes = (size_t)n * block;
+	return kv->main.data + (size_t)first * block;
+}
+
 pal__kv_sight pal__kv_sees(const pal__kv *kv, size_t layer, int64_t pos)
 {
 	const pal__kv_shape *s = &kv->shape;

@@ -108,6 +108,10 @@ void pal__kv_store_far(pal__kv *kv, const pal__kernels *kernels, size_t layer, s
 /* What was stored for a position that the layer's ring still has: k, v [head_dim]. */
 void pal__kv_load(const pal__kv *kv, size_t layer, size_t head, int64_t pos, float *k, float *v);
 
+/* The blocks of positions [from, end) in the layers of `main`, which lie one behind the other where
+ * those keep all. */
+uint8_t *pal__kv_blocks(const pal__kv *kv, int64_t from, int64_t end, size_t *bytes);
+
 /* What a query at pos sees: positions [first, pos], and with far the far rows. */
 typedef struct {
 	int64_t first;

@@ -213,26 +213,53 @@ bool pal_token_is_end(const pal_model *m, int32_t id)
 	return valid_id(m, id) && pal__token_is_end(m->tokenizer, id);
 }
 
+/* The template's name, and the text of the model's first token; NULL: a failure. */
+static const char *template_of(const pal_model *m, const char *template_name, char bos[64],
+			       pal_error *err)
+{
+	const char *name = template_name ? template_name : m->chat_family;
+	int32_t id = pal__tokenizer_bos(m->tokenizer);
+	memset(bos, 0, 64);
+	if (!name)
+		pal__fail(err, PAL_EUNSUPPORTED, "%s: %s; choose one with --template (%s)", m->path,
+			  m->has_chat_template ? "its tokenizer.chat_template is of no known family"
+					       : "it has no tokenizer.chat_template",
+			  pal__chat_names());
+	if (id >= 0) {
+		pal__str s = pal__token_bytes(m->tokenizer, id);
+		if (s.n < 64)
+			memcpy(bos, s.s, s.n);
+	}
+	return name;
+}
+
 pal_status pal_chat_format(const pal_model *m, const char *template_name,
 			   const pal_message *messages, size_t n_messages, bool open_reply,
 			   pal_thinking thinking, char **text, size_t *n_text, pal_error *err)
 {
-	const char *name = template_name ? template_name : m->chat_family;
-	char bos[64] = "";
-	int32_t id = pal__tokenizer_bos(m->tokenizer);
+	char bos[64];
+	const char *name = template_of(m, template_name, bos, err);
+	return name ? pal__chat_format(name, bos, messages, n_messages, open_reply, thinking, text,
+				       n_text, err)
+		    : PAL_EUNSUPPORTED;
+}
+
+pal_status pal_chat_tokens(const pal_model *m, const char *template_name,
+			   const pal_message *messages, size_t n_messages, bool open_reply,
+			   pal_thinking thinking, int32_t **ids, size_t *n_ids, pal_error *err)
+{
+	char bos[64];
+	pal__chat_text text = {0};
+	const char *name = template_of(m, template_name, bos, err);
 	if (!name)
-		return pal__fail(
-			err, PAL_EUNSUPPORTED, "%s: %s; choose one with --template (%s)", m->path,
-			m->has_chat_template ? "its tokenizer.chat_template is of no known family"
-					     : "it has no tokenizer.chat_template",
-			pal__chat_names());
-	if (id >= 0) {
-		pal__str s = pal__token_bytes(m->tokenizer, id);
-		if (s.n < sizeof bos)
-			memcpy(bos, s.s, s.n);
-	}
-	return pal__chat_format(name, bos, messages, n_messages, open_reply, thinking, text, n_text,
-				err);
+		return PAL_EUNSUPPORTED;
+	pal_status s =
+		pal__chat_write(name, bos, messages, n_messages, open_reply, thinking, &text, err);
+	if (!s)
+		s = pal__tokenize_mixed(m->tokenizer, text.s, text.n, text.plain, text.n_plain,
+					PAL_TOKENIZE_SPECIAL, ids, n_ids, err);
+	pal__chat_text_free(&text);
+	return s;
 }
 
 void pal_free(void *p)

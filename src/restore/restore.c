@@ -90,7 +90,7 @@ pal_status pal__restore_shape(pal__restore *r, const pal__site *site, const pal_
 {
 	static const pal__pack_kind kinds[] = {PAL__PACK_F16, PAL__PACK_INT8, PAL__PACK_AFFINE4};
 	*r = (pal__restore){.site = *site, .source = o->source, .slots = o->slots};
-	r->index.disk = r->spill.disk = r->hidden.disk = PAL__NO_DISK;
+	r->index.disk = r->spill.disk = r->hidden.disk = r->memo.disk = PAL__NO_DISK;
 	if ((unsigned)o->source >= PAL_N_SOURCES)
 		return pal__fail(err, PAL_EUNSUPPORTED, "the source %d is not known",
 				 (int)o->source);
@@ -106,9 +106,10 @@ pal_status pal__restore_shape(pal__restore *r, const pal__site *site, const pal_
 		pal__index_shape(&r->index, site->m, &site->kv->shape, r->side.first.heads,
 				 r->side.first.n, r->side.later.heads, r->side.later.n,
 				 o->restore_prefill ? PAL__KEPT_ROWS : PAL__SCORED_ROWS);
-	size_t runs, index, rope = PAL__SPAN_ROWS * site->m->h.n_rot * sizeof(float);
+	size_t runs, memo, index, rope = PAL__SPAN_ROWS * site->m->h.n_rot * sizeof(float);
 	*bytes = pal__arena_need(rope);
 	bool fits = pal__runs_need(site, &runs) && pal__add_size(*bytes, runs, bytes) &&
+		    pal__memo_need(site, o->slots, &memo) && pal__add_size(*bytes, memo, bytes) &&
 		    pal__index_need(&r->index, &index) && pal__add_size(*bytes, index, bytes);
 	if (projects(r))
 		fits = fits && pal__projector_need(&r->side, site, &runs) &&
@@ -127,6 +128,7 @@ pal_status pal__restore_init(pal__restore *r, pal__arena *arena, const char *dir
 {
 	r->site.rope = pal__arena_take(arena, PAL__SPAN_ROWS * r->site.m->h.n_rot * sizeof(float));
 	pal__runs_init(&r->runs, &r->site, arena);
+	pal__memo_init(&r->memo, &r->site, r->slots, &r->runs, arena, dir);
 	if (projects(r))
 		pal__projector_init(&r->projector, &r->side, &r->site, arena);
 	pal_status s = pal__index_init(&r->index, arena, dir, err);
@@ -142,6 +144,7 @@ void pal__restore_close(pal__restore *r)
 	pal__index_close(&r->index);
 	pal__spill_close(&r->spill);
 	pal__hidden_close(&r->hidden);
+	pal__memo_close(&r->memo);
 	pal__sidecar_close(&r->side);
 }
 
@@ -239,6 +242,7 @@ pal_status pal__restore_fill(pal__restore *r, const int32_t *chunks, const uint8
 			break;
 		if (s) {
 			r->fallbacks++;
+			pal__memo_displace(&r->memo, UINT64_MAX); /* it may have put some rows */
 			snprintf(r->note, sizeof r->note, "%.200s: recomputed", why.text);
 			source = PAL_SOURCE_RECOMPUTE;
 			s = PAL_OK;
@@ -250,10 +254,12 @@ pal_status pal__restore_fill(pal__restore *r, const int32_t *chunks, const uint8
 		r->sources[i] = (uint8_t)source;
 		r->filled[source]++;
 	}
-	if (s)
+	if (s) {
 		pal__fail(err, s, "%s", why.text);
-	else
-		pal__recompute(&r->runs, &r->site, tokens[0], n_tokens[0]);
+		pal__memo_displace(&r->memo, UINT64_MAX);
+	} else {
+		pal__recompute(&r->memo, &r->runs, &r->site, tokens[0], n_tokens[0]);
+	}
 	if (!s && n_tokens[1])
 		pal__project_spans(&r->projector, &r->runs, &r->site, tokens[1], n_tokens[1]);
 	if (!s && r->side.proposer)

@@ -13,12 +13,14 @@
 #include "restore/hidden.h"
 #include "restore/index.h"
 #include "restore/project.h"
+#include "restore/recompute.h"
 #include "restore/spill.h"
 
 typedef struct pal__restore pal__restore;
 struct pal__restore {
 	pal__site site;
 	pal__runs runs;
+	pal__memo memo;
 	pal__index index;
 	pal__spill spill;
 	pal__hidden hidden;

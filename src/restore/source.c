@@ -50,14 +50,14 @@ void pal__take(const pal_model *m, const pal__kv *kv, const float *angles, size_
 
 /* --- runs ----------------------------------------------------------------------- */
 
-static int64_t run_length(const pal__site *s)
+int64_t pal__runs_length(const pal__site *s)
 {
 	return s->kv->shape.sink + s->left + PAL__SPAN_ROWS;
 }
 
 static int run_count(const pal__site *s)
 {
-	int64_t n = s->n_batch / run_length(s);
+	int64_t n = s->n_batch / pal__runs_length(s);
 	return n < 1 ? 1 : n > PAL__RUNS ? PAL__RUNS : (int)n;
 }
 
@@ -69,7 +69,7 @@ static pal__kv_shape run_shape(const pal__site *s)
 		.n_layers = h->n_layers,
 		.n_kv_heads = h->n_kv_heads,
 		.head_dim = h->head_dim,
-		.n_ctx = run_length(s),
+		.n_ctx = pal__runs_length(s),
 		.kind = s->kv->shape.kind,
 		.packed = s->kv->shape.packed,
 		.slide = h->window,
@@ -118,6 +118,14 @@ static int64_t run_tokens(const pal__site *s, const pal__span *span, int64_t *at
 	assert(left >= 0);
 	*at = sink + left;
 	return *at + span->end - span->from;
+}
+
+int64_t pal__runs_tokens(const pal__site *s, const pal__span *span, int32_t *ids, int64_t *at)
+{
+	int64_t n = run_tokens(s, span, at);
+	for (int64_t i = 0; i < n; i++)
+		ids[i] = run_token(s, span, i);
+	return n;
 }
 
 void pal__runs_read(pal__runs *r, const pal__site *s, const pal__span *spans, int n, int64_t *at,

@@ -67,8 +67,15 @@ typedef struct {
 	float *angles;  /* [PAL__SPAN_ROWS][n_rot]: of the rows at hand in their run */
 } pal__runs;
 
+/* Tokens of a run at most. */
+int64_t pal__runs_length(const pal__site *s);
+
 bool pal__runs_need(const pal__site *s, size_t *bytes);
 void pal__runs_init(pal__runs *r, const pal__site *s, pal__arena *arena);
+
+/* The tokens that a span's run reads, to ids[pal__runs_length()]; returns how many. The span's
+ * first position lies at *at of it. What a run gives depends on these alone. */
+int64_t pal__runs_tokens(const pal__site *s, const pal__span *span, int32_t *ids, int64_t *at);
 
 /* Reads the spans, at most r->n, each in a run of its own. Span i's first position lies at
  * at[i] of run i. tap: of pal__forward, or NULL; it is called with several spans' rows together,
@@ -79,8 +86,5 @@ void pal__runs_read(pal__runs *r, const pal__site *s, const pal__span *spans, in
 /* Puts what the runs hold of layers [0, n_layers). */
 void pal__runs_put(pal__runs *r, pal__site *s, const pal__span *spans, int n, const int64_t *at,
 		   size_t n_layers);
-
-/* The source `recompute`: the model reads each chunk again. */
-void pal__recompute(pal__runs *r, pal__site *s, const pal__span *spans, size_t n);
 
 #endif

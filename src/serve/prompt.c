@@ -360,15 +360,11 @@ pal_status pal__ask_ids(const pal__api *api, const pal__ask *ask, bool open_repl
 			size_t *n, pal__fault *f)
 {
 	struct talk t = {.api = api, .ask = ask, .f = f};
-	char *text = NULL;
-	size_t n_text;
 	if (!f->err.code && !json_array_size(ask->messages))
 		pal__refuse(f, "messages", "must be an array of one message or more");
-	if (!f->err.code && !say_all(&t) &&
-	    !pal_chat_format(api->model, api->options.template_name, t.m, t.n, open_reply,
-			     thinking_of(api, ask), &text, &n_text, &f->err))
-		pal_tokenize(api->model, text, n_text, PAL_TOKENIZE_SPECIAL, ids, n, &f->err);
-	pal_free(text);
+	if (!f->err.code && !say_all(&t))
+		pal_chat_tokens(api->model, api->options.template_name, t.m, t.n, open_reply,
+				thinking_of(api, ask), ids, n, &f->err);
 	talk_free(&t);
 	return f->err.code;
 }

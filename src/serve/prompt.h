@@ -3,6 +3,7 @@
  *
  * Invariants:
  *  - Every message is in the prompt, whole, or the request is refused.
+ *  - Control tokens are the template's: what looks like one in a message is text.
  *  - The prompt is a function of the model and of the request alone.
  */
 #ifndef PAL_SERVE_PROMPT_H

@@ -28,13 +28,15 @@ json_t *pal__report_json(const pal__report *r)
 			       1e3 * r->commit_s);
 	json_t *o = json_pack(
 		"{s:s, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+		"s:I, "
 		"s:I, s:I, s:o}",
 		"session", r->session, "log_length", (whole)r->length, "resident",
 		(whole)r->resident, "evicted", (whole)r->evicted, "restored", (whole)r->restored,
-		"restored_chunks", pal__report_sources(r->filled), "fallbacks", (whole)r->fallbacks,
-		"events", (whole)r->events, "committed", (whole)r->committed, "tokens_reused",
-		(whole)r->reused, "tokens_reread", (whole)r->reread, "edits", (whole)r->edits,
-		"drafted", (whole)r->made.drafted, "accepted", (whole)r->made.accepted, "forwards",
+		"restored_chunks", pal__report_sources(r->filled), "kept_reads",
+		(whole)r->kept_reads, "fallbacks", (whole)r->fallbacks, "events", (whole)r->events,
+		"committed", (whole)r->committed, "tokens_reused", (whole)r->reused,
+		"tokens_reread", (whole)r->reread, "edits", (whole)r->edits, "drafted",
+		(whole)r->made.drafted, "accepted", (whole)r->made.accepted, "forwards",
 		(whole)r->made.forwards, "kv_bytes", (whole)r->kv_bytes, "scratch_bytes",
 		(whole)r->scratch_bytes, "disk_bytes", (whole)r->disk_bytes, "ms", ms);
 	if (*r->note)

@@ -29,7 +29,7 @@ typedef struct {
 	bool cut;                                    /* the log's end is taken away */
 	int64_t total;      /* of the log file before; a replay's has what came later, too */
 	const int32_t *ids; /* [n_new] */
-	pal__kv old;        /* as it was, mapped */
+	pal__kv old;        /* as it was, mapped; where rows do not move in place */
 	pal_status status;
 	pal_error *err;
 } changing;
@@ -198,8 +198,9 @@ static pal_status to_index(changing *c, const pal__kv *kv, int64_t at, int64_t p
 typedef struct {
 	const changing *c;
 	const pal__kv *from;
-	int64_t at, pos, n; /* rows [at, at + n) of `from` become positions [pos, pos + n) */
-	bool slides;        /* layers of which kind */
+	int64_t at, pos, n;  /* rows [at, at + n) of `from` become positions [pos, pos + n) */
+	bool slides;         /* layers of which kind */
+	float *there, *here; /* [n][n_rot] angles at both places */
 } transplant;
 
 static void angles_at(const pal_model *m, bool slides, int64_t pos, float *angles)
@@ -209,47 +210,55 @@ static void angles_at(const pal_model *m, bool slides, int64_t pos, float *angle
 		     angles + n_rot / 2);
 }
 
-/* One position, all layers of the kind. */
-static void transplant_row(const transplant *t, size_t item)
-{
-	pal_session *s = t->c->s;
-	const pal__hparams *h = &s->model->h;
-	float there[PAL__KV_MAX_DIM], here[PAL__KV_MAX_DIM], k[PAL__KV_MAX_DIM], v[PAL__KV_MAX_DIM];
-	int64_t at = t->at + (int64_t)item, pos = t->pos + (int64_t)item;
-	angles_at(s->model, t->slides, at, there);
-	angles_at(s->model, t->slides, pos, here);
-	for (size_t layer = 0; layer < h->n_layers; layer++) {
-		if (pal__kv_slides(&s->kv.shape, layer) != t->slides)
-			continue;
-		for (size_t head = 0; head < h->n_kv_heads; head++) {
-			pal__take(s->model, t->from, there, layer, head, at, k, v);
-			s->model->kernels->rope(k, here, here + h->n_rot / 2, h->n_rot);
-			pal__kv_store(&s->kv, s->model->kernels, layer, head, pos, k, v);
-		}
-	}
-}
-
-static void transplant_block(void *arg, size_t item, int worker)
+static void transplant_angles(void *arg, size_t i, int worker)
 {
 	const transplant *t = arg;
-	int64_t block = t->pos / PAL__ATTN_BLOCK + (int64_t)item;
-	int64_t from = block * PAL__ATTN_BLOCK, end = from + PAL__ATTN_BLOCK;
-	from = from > t->pos ? from : t->pos;
-	end = end < t->pos + t->n ? end : t->pos + t->n;
-	for (int64_t pos = from; pos < end; pos++)
-		transplant_row(t, (size_t)(pos - t->pos));
+	const pal_model *m = t->c->s->model;
+	angles_at(m, t->slides, t->at + (int64_t)i, t->there + i * m->h.n_rot);
+	angles_at(m, t->slides, t->pos + (int64_t)i, t->here + i * m->h.n_rot);
 	(void)worker;
 }
 
-/* Neighbouring positions share cache lines, and so an item is a block of them. */
+/* One head of one layer. `from` may be the K/V itself: no row is written before it was read. */
+static void transplant_head(void *arg, size_t item, int worker)
+{
+	const transplant *t = arg;
+	pal_session *s = t->c->s;
+	const pal__hparams *h = &s->model->h;
+	size_t layer = item / h->n_kv_heads, head = item % h->n_kv_heads;
+	float k[PAL__KV_MAX_DIM], v[PAL__KV_MAX_DIM];
+	(void)worker;
+	if (pal__kv_slides(&s->kv.shape, layer) != t->slides)
+		return;
+	for (int64_t j = 0; j < t->n; j++) {
+		int64_t i = t->pos > t->at ? t->n - 1 - j : j;
+		const float *here = t->here + i * (int64_t)h->n_rot;
+		pal__take(s->model, t->from, t->there + i * (int64_t)h->n_rot, layer, head,
+			  t->at + i, k, v);
+		s->model->kernels->rope(k, here, here + h->n_rot / 2, h->n_rot);
+		pal__kv_store(&s->kv, s->model->kernels, layer, head, t->pos + i, k, v);
+	}
+}
+
 static void put_rows(const changing *c, const pal__kv *from, int64_t at, int64_t pos, int64_t n,
 		     bool slides)
 {
-	transplant t = {c, from, at, pos, n, slides};
-	if (n <= 0)
-		return;
-	int64_t blocks = (pos + n - 1) / PAL__ATTN_BLOCK - pos / PAL__ATTN_BLOCK + 1;
-	pal__pool_run(c->s->model->pool, (size_t)blocks, transplant_block, &t);
+	pal_session *s = c->s;
+	const pal__hparams *h = &s->model->h;
+	for (int64_t done = 0, some; done < n; done += some) {
+		some = n - done < PAL__SPAN_ROWS ? n - done : PAL__SPAN_ROWS;
+		int64_t i = pos > at ? n - done - some : done;
+		transplant t = {.c = c,
+				.from = from,
+				.at = at + i,
+				.pos = pos + i,
+				.n = some,
+				.slides = slides,
+				.there = s->restore.runs.angles,
+				.here = s->restore.site.rope};
+		pal__pool_run(s->model->pool, (size_t)some, transplant_angles, &t);
+		pal__pool_run(s->model->pool, h->n_layers * h->n_kv_heads, transplant_head, &t);
+	}
 }
 
 static pal_status to_main(changing *c, const pal__kv *kv, int64_t at, int64_t pos, int64_t n)
@@ -272,6 +281,14 @@ static int64_t first_row(const pal_session *s, bool slides, int64_t length)
 	return first < 0 ? 0 : first;
 }
 
+/* Whether a row's place is free when it comes there: what a ring must have and the way that it goes
+ * fit the ring, which has room for `piece` blocks beside what is seen. */
+static bool moves_in_place(const changing *c)
+{
+	int64_t most = (int64_t)c->s->kv.shape.piece * PAL__ATTN_BLOCK;
+	return moved(c) <= most && moved(c) >= -most;
+}
+
 /* What a ring must have of the new log. Of a log that was cut the rows stay where they are, but for
  * those that the old end had pushed out; else all are of what is behind the change. */
 static void fill_ring(changing *c, bool slides)
@@ -283,8 +300,9 @@ static void fill_ring(changing *c, bool slides)
 	if (c->cut)
 		read_apart(c, first, had < c->length ? had : c->length,
 			   slides ? to_sliding : to_main);
-	else
-		put_rows(c, &c->old, from, first, c->length - first, slides);
+	else if (moved(c))
+		put_rows(c, moves_in_place(c) ? &c->s->kv : &c->old, from, first, c->length - first,
+			 slides);
 }
 
 /* --- all of it ------------------------------------------------------------------------------ */
@@ -353,6 +371,7 @@ static pal_status move_all(changing *c, pal_error *err)
 	/* Nothing restored is in sight; the last positions are read again like that. */
 	int reread = s->length < s->o.reread ? (int)s->length : s->o.reread;
 	pal__recalling again = {.at = s->length, .reread = reread, .replay = true};
+	s->bare = INT64_MAX; /* what is moved has seen another log */
 	status = pal__session_event(s, &again, err);
 	s->stale = status != PAL_OK;
 	return status;
@@ -389,7 +408,7 @@ static pal_status play(pal_session *s, const pal__changed *change, const int32_t
 	c.end = c.cut ? pal__restore_end(&s->restore, c.length - s->o.reread)
 		      : pal__restore_end(&s->restore, s->length - s->o.reread) + moved(&c);
 	pal_status status = pal__restore_keep(&s->restore, c.cut ? c.end : c.end - moved(&c), err);
-	if (!status)
+	if (!status && !c.cut && !moves_in_place(&c))
 		status = map_old(&c, &file, err);
 	if (!status)
 		status = move_all(&c, err);

@@ -78,6 +78,10 @@ pal_status pal__session_event(pal_session *s, const pal__recalling *r, pal_error
 	s->fill_s += filled - start;
 	status = read_again(s, r, err);
 	s->reread_s += pal__now() - filled;
+	if (r->n)
+		s->bare = INT64_MAX;
+	else if (s->bare > r->at - r->reread)
+		s->bare = r->at - r->reread;
 	return status ? status : pal__model_intact(s->model, err);
 }
 
@@ -95,6 +99,26 @@ static pal_status event_now(pal_session *s, pal__recalling *r, pal_error *err)
 	}
 	pal__session_new_logits(s);
 	return PAL_OK;
+}
+
+/* What an earlier question brought back is put away before this one is read. Where nothing was in
+ * sight of it nothing would change: no event, and it is read again only if what it looks for is no
+ * longer known. */
+static pal_status put_away(pal_session *s, pal__recalling *r, int64_t end, pal_error *err)
+{
+	pal__index *x = &s->restore.index;
+	int64_t from = s->length - r->reread;
+	int scored = r->reread < PAL__SCORED_ROWS ? r->reread : PAL__SCORED_ROWS;
+	if (s->bare > from)
+		return event_now(s, r, err);
+	if (x->q_end == s->length && x->q_from <= s->length - scored) {
+		x->q_from = x->q_from > from ? x->q_from : from;
+		return pal__restore_keep(&s->restore, end, err);
+	}
+	r->replay = true;
+	pal_status status = event_now(s, r, err);
+	r->replay = false;
+	return status;
 }
 
 /* --- selection --------------------------------------------------------------------- */
@@ -193,8 +217,7 @@ pal_status pal_session_restore(pal_session *s, pal_error *err)
 	int32_t set[PAL_MAX_SLOTS];
 	int n = 0;
 	pal__recalling r = {.reread = reread, .chunks = set};
-	/* What an earlier question brought back is put away before this one is read. */
-	status = event_now(s, &r, err);
+	status = put_away(s, &r, end, err);
 	for (int round = 0; !status && round < s->o.rounds; round++) {
 		if (!round)
 			status = choose_words(s, s->length, reread, end, s->o.round_chunks, set, &n,
@@ -349,6 +372,7 @@ void pal_session_get_stats(const pal_session *s, pal_session_stats *out)
 			       .resident = s->length,
 			       .events = s->n_events,
 			       .rounds = s->n_rounds,
+			       .kept_reads = r->memo.hits,
 			       .fallbacks = r->fallbacks,
 			       .dropped = r->dropped,
 			       .far_reads = s->far_reads,
@@ -356,7 +380,7 @@ void pal_session_get_stats(const pal_session *s, pal_session_stats *out)
 			       .scratch_bytes = s->scratch_bytes,
 			       .disk_bytes = s->log_file.bytes + s->event_file.bytes +
 					     r->index.disk.bytes + r->spill.disk.bytes +
-					     r->hidden.disk.bytes,
+					     r->hidden.disk.bytes + r->memo.disk.bytes,
 			       .select_s = s->select_s,
 			       .fill_s = s->fill_s,
 			       .reread_s = s->reread_s};

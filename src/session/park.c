@@ -110,6 +110,7 @@ static void copy_state(const pal_session *s, pal_session *c)
 	c->n_events = s->n_events;
 	c->n_rounds = s->n_rounds;
 	c->far_reads = s->far_reads;
+	c->bare = s->bare;
 	c->n_changes = s->n_changes;
 	c->changed_ids = s->changed_ids;
 	c->log_version = s->log_version;
@@ -137,6 +138,7 @@ static void copy_state(const pal_session *s, pal_session *c)
 	memcpy(to->sources, r->sources, sizeof r->sources);
 	memcpy(to->filled, r->filled, sizeof r->filled);
 	to->fallbacks = r->fallbacks;
+	to->memo.hits = r->memo.hits;
 	to->dropped = r->dropped;
 	memcpy(to->note, r->note, sizeof r->note);
 }

@@ -209,6 +209,7 @@ static void report(const request *q)
 	r->committed = q->l->committed;
 	for (int i = 0; i < PAL_N_SOURCES; i++)
 		r->filled[i] = now.filled[i] - q->before.filled[i];
+	r->kept_reads = now.kept_reads - q->before.kept_reads;
 	r->fallbacks = now.fallbacks - q->before.fallbacks;
 	r->events = now.events - q->before.events;
 	r->kv_bytes = now.kv_bytes;

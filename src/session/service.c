@@ -425,7 +425,13 @@ static void tell(const pal__service *v, const pal__live *l, pal__session_info *o
 	pal_session_options o;
 	if (!out->stats.length)
 		out->stats.length = l->committed;
-	if (!pal__session_plan(v->model, &v->o.session, &o, &shape, NULL) && shape.window) {
+	if (pal__session_plan(v->model, &v->o.session, &o, &shape, NULL))
+		return;
+	/* One that only the store has takes as much as all do as soon as it is asked for. */
+	size_t bytes;
+	if (!out->stats.kv_bytes && out->stats.length && pal__kv_need(&shape, &bytes))
+		out->stats.kv_bytes = bytes;
+	if (shape.window) {
 		out->sink = shape.sink;
 		out->window = shape.window;
 		out->budget_positions = shape.sink + shape.window + (int64_t)shape.slots;

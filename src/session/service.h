@@ -129,8 +129,8 @@ typedef struct {
 	int64_t prompt_tokens;  /* ids that came with the request */
 	int64_t reused, reread; /* positions of them that were there; that were computed */
 	int64_t edits;          /* places where the history had changed behind what is reused */
-	int64_t length, resident, evicted, restored, committed; /* afterwards, positions */
-	uint64_t filled[PAL_N_SOURCES], fallbacks, events;      /* of this request */
+	int64_t length, resident, evicted, restored, committed;        /* afterwards, positions */
+	uint64_t filled[PAL_N_SOURCES], kept_reads, fallbacks, events; /* of this request */
 	pal_generate_result made;
 	uint64_t kv_bytes, scratch_bytes, disk_bytes;
 	double queue_s, load_s, prefill_s, generate_s, restore_s, commit_s;

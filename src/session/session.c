@@ -183,7 +183,7 @@ static pal_status open_session(pal_model *model, const pal_session_options *opti
 	s->scratch_bytes = n.other;
 	s->log_file = s->event_file = s->change_file = s->change_ids = s->parked = PAL__NO_DISK;
 	s->restore.index.disk = PAL__NO_DISK;
-	s->restore.spill.disk = s->restore.hidden.disk = PAL__NO_DISK;
+	s->restore.spill.disk = s->restore.hidden.disk = s->restore.memo.disk = PAL__NO_DISK;
 	status = pal__arena_init(&s->arena, bytes, "the session", err);
 	if (!status)
 		status = fill_in(s, &n, err);
@@ -451,7 +451,7 @@ void pal__session_new_logits(pal_session *s)
 static void empty(pal_session *s)
 {
 	s->kv.far_rows = (size_t)s->kv.shape.sink;
-	s->written = 0;
+	s->written = s->bare = 0;
 	s->restore.kept = s->restore.index.end = s->restore.spill.end = 0;
 	s->restore.hidden.doubt_from = s->restore.hidden.doubt_end = 0;
 	s->restore.spill.doubt_from = s->restore.spill.doubt_end = 0;
@@ -639,6 +639,7 @@ pal_status pal__session_mark(pal_session *s, pal__mark *out, pal_error *err)
 		       .kept = r->kept,
 		       .index_end = r->index.end,
 		       .spill_end = r->spill.end,
+		       .bare = s->bare,
 		       .n_events = s->n_events,
 		       .far_rows = s->kv.far_rows,
 		       .n_chunks = r->n_chunks,
@@ -665,6 +666,7 @@ void pal__session_rewind(pal_session *s, const pal__mark *m)
 		pal__hidden_doubt(&r->hidden, m->length - s->kv.shape.reread, m->length);
 	s->length = m->length;
 	s->n_events = m->n_events;
+	s->bare = m->bare;
 	s->has_logits = m->has_logits;
 	s->stale = s->settled = false;
 	s->hidden = NULL;
@@ -673,6 +675,7 @@ void pal__session_rewind(pal_session *s, const pal__mark *m)
 	r->index.end = m->index_end;
 	r->spill.end = m->spill_end;
 	pal__index_restart(&r->index, m->length);
+	pal__memo_displace(&r->memo, UINT64_MAX);
 	r->n_chunks = m->n_chunks;
 	memcpy(r->chunks, m->chunks, sizeof m->chunks);
 	memcpy(r->sources, m->sources, sizeof m->sources);

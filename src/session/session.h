@@ -43,6 +43,8 @@ struct pal_session {
 	pal__disk parked;                /* what the arena holds, while it is given back */
 	bool broken;                     /* the log file could not be put back */
 	uint64_t n_events, n_rounds, far_reads;
+	int64_t bare; /* positions from here on were read while nothing restored was in sight, and
+		       * would be to the bit what they are if they were read again like that */
 	pal__restore restore;
 	double select_s, fill_s, reread_s;
 };
@@ -181,7 +183,7 @@ pal_status pal__generate_along(pal_session *s, const pal_generate_options *optio
 
 /* A session as it is now, to come back to: for many questions about one log. */
 typedef struct {
-	int64_t length, kept, index_end, spill_end;
+	int64_t length, kept, index_end, spill_end, bare;
 	uint64_t n_events;
 	size_t far_rows;
 	int n_chunks;

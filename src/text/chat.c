@@ -10,6 +10,8 @@
 struct out {
 	char *s; /* [n] */
 	size_t n, cap;
+	pal__stretch *plain; /* [n_plain] of contents */
+	size_t n_plain, cap_plain;
 	bool ok;
 };
 
@@ -36,6 +38,18 @@ static void put(struct out *o, span t)
 static void puts_to(struct out *o, const char *s)
 {
 	put(o, whole(s));
+}
+
+/* A part of a message's content. */
+static void put_said(struct out *o, span t)
+{
+	size_t from = o->n;
+	put(o, t);
+	if (!t.n || !o->ok)
+		return;
+	o->ok = pal__grow((void **)&o->plain, &o->cap_plain, o->n_plain + 1, sizeof *o->plain);
+	if (o->ok)
+		o->plain[o->n_plain++] = (pal__stretch){from, o->n};
 }
 
 /* What templates call white space: Python's str.isspace(). */
@@ -131,7 +145,7 @@ static pal_status format_chatml(const struct chat *c, struct out *o, pal_error *
 	(void)err;
 	for (size_t i = 0; i < c->n; i++) {
 		open_turn(o, c->messages[i].role);
-		puts_to(o, c->messages[i].content);
+		put_said(o, whole(c->messages[i].content));
 		puts_to(o, "<|im_end|>\n");
 	}
 	if (c->open_reply)
@@ -165,11 +179,11 @@ static void qwen3_answer(const struct chat *c, struct out *o, size_t i, size_t q
 	}
 	if (i > query && (i == c->n - 1 || thoughts.n)) {
 		puts_to(o, "<think>\n");
-		put(o, trim_newlines(thoughts, true, true));
+		put_said(o, trim_newlines(thoughts, true, true));
 		puts_to(o, "\n</think>\n\n");
 		content = trim_newlines(content, true, false);
 	}
-	put(o, content);
+	put_said(o, content);
 }
 
 static pal_status format_qwen3(const struct chat *c, struct out *o, pal_error *err)
@@ -181,7 +195,7 @@ static pal_status format_qwen3(const struct chat *c, struct out *o, pal_error *e
 		if (is_role(&c->messages[i], "assistant"))
 			qwen3_answer(c, o, i, query);
 		else
-			puts_to(o, c->messages[i].content);
+			put_said(o, whole(c->messages[i].content));
 		puts_to(o, "<|im_end|>\n");
 	}
 	if (c->open_reply)
@@ -204,7 +218,7 @@ static pal_status format_llama3(const struct chat *c, struct out *o, pal_error *
 	puts_to(o, c->bos);
 	for (size_t i = 0; i < c->n; i++) {
 		llama3_header(o, c->messages[i].role);
-		put(o, trim(whole(c->messages[i].content)));
+		put_said(o, trim(whole(c->messages[i].content)));
 		puts_to(o, "<|eot_id|>");
 	}
 	if (c->open_reply)
@@ -229,10 +243,10 @@ static pal_status format_gemma(const struct chat *c, struct out *o, pal_error *e
 					 i + 1, c->messages[i].role);
 		puts_to(o, user ? "<start_of_turn>user\n" : "<start_of_turn>model\n");
 		if (system && i == 1) {
-			puts_to(o, c->messages[0].content);
+			put_said(o, whole(c->messages[0].content));
 			puts_to(o, "\n\n");
 		}
-		put(o, trim(whole(c->messages[i].content)));
+		put_said(o, trim(whole(c->messages[i].content)));
 		puts_to(o, "<end_of_turn>\n");
 	}
 	if (c->open_reply)
@@ -295,9 +309,16 @@ static pal_status check(const struct chat *c, const struct family *f, pal_error 
 	return PAL_OK;
 }
 
-pal_status pal__chat_format(const char *name, const char *bos, const pal_message *messages,
-			    size_t n_messages, bool open_reply, pal_thinking thinking, char **text,
-			    size_t *n_text, pal_error *err)
+void pal__chat_text_free(pal__chat_text *t)
+{
+	pal__free(t->s);
+	pal__free(t->plain);
+	*t = (pal__chat_text){0};
+}
+
+pal_status pal__chat_write(const char *name, const char *bos, const pal_message *messages,
+			   size_t n_messages, bool open_reply, pal_thinking thinking,
+			   pal__chat_text *out, pal_error *err)
 {
 	const struct chat c = {bos, messages, n_messages, open_reply, thinking};
 	const struct family *f = NULL;
@@ -315,11 +336,27 @@ pal_status pal__chat_format(const char *name, const char *bos, const pal_message
 	s = f->format(&c, &o, err);
 	if (!s && !o.ok)
 		s = pal__fail_memory(err, "a formatted chat", o.n);
+	pal__chat_text text = {o.s, o.n, o.plain, o.n_plain};
 	if (s) {
-		pal__free(o.s);
+		pal__chat_text_free(&text);
 		return s;
 	}
-	*text = o.s;
-	*n_text = o.n;
+	*out = text;
+	return PAL_OK;
+}
+
+pal_status pal__chat_format(const char *name, const char *bos, const pal_message *messages,
+			    size_t n_messages, bool open_reply, pal_thinking thinking, char **text,
+			    size_t *n_text, pal_error *err)
+{
+	pal__chat_text all = {0};
+	pal_status s =
+		pal__chat_write(name, bos, messages, n_messages, open_reply, thinking, &all, err);
+	if (s)
+		return s;
+	*text = all.s;
+	*n_text = all.n;
+	all.s = NULL;
+	pal__chat_text_free(&all);
 	return PAL_OK;
 }

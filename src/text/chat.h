@@ -12,6 +12,7 @@
 #define PAL_TEXT_CHAT_H
 
 #include "base/status.h"
+#include "text/special.h"
 
 /* The family of a template's source text (n bytes), or NULL when it is none of them. */
 const char *pal__chat_detect(const char *source, size_t n);
@@ -27,5 +28,18 @@ const char *pal__chat_names(void);
 pal_status pal__chat_format(const char *name, const char *bos, const pal_message *messages,
 			    size_t n_messages, bool open_reply, pal_thinking thinking, char **text,
 			    size_t *n_text, pal_error *err);
+
+/* The same, and which bytes of it are contents, and not the template's own: ascending, not empty.
+ */
+typedef struct {
+	char *s; /* [n], and a NUL */
+	size_t n;
+	pal__stretch *plain; /* [n_plain] */
+	size_t n_plain;
+} pal__chat_text;
+pal_status pal__chat_write(const char *name, const char *bos, const pal_message *messages,
+			   size_t n_messages, bool open_reply, pal_thinking thinking,
+			   pal__chat_text *out, pal_error *err);
+void pal__chat_text_free(pal__chat_text *t);
 
 #endif

@@ -1,5 +1,6 @@
 /* pal__tokenize(): text to ids. */
 #include <string.h>
+#include <xxhash.h>
 
 #include "base/mem.h"
 #include "text/merge.h"
@@ -9,6 +10,18 @@
 
 #define SPACE_MARK "\xe2\x96\x81" /* U+2581, which text may hold too: a space like any */
 
+/* Long texts have most of their words many times: what they became is kept. */
+#define LONG_TEXT 8192 /* bytes */
+#define WORDS 2048
+#define WORD_BYTES 18
+#define WORD_IDS 7
+
+typedef struct {
+	uint8_t n, n_ids; /* n 0: none */
+	char s[WORD_BYTES];
+	int32_t ids[WORD_IDS];
+} word;
+
 /* One call's state. */
 struct run {
 	const pal__tokenizer *t;
@@ -17,6 +30,7 @@ struct run {
 	pal__merger merger;
 	pal__pre_scan scan;
 	pal__nfc nfc;
+	word *words;  /* [WORDS] by their hash; NULL: a short text */
 	char *spaced; /* spm: the text with its spaces as they merge */
 	size_t cap_spaced;
 	pal_error *err;
@@ -65,7 +79,7 @@ static pal_status emit_byte(struct run *r, char byte)
 	return id < 0 ? no_token(r, byte) : emit(r, id);
 }
 
-static pal_status encode_piece(struct run *r, const char *s, size_t n)
+static pal_status merge_piece(struct run *r, const char *s, size_t n)
 {
 	int32_t whole;
 	if (r->t->pre.whole_first && (whole = pal__text_map_find(&r->t->text, s, n)) >= 0)
@@ -83,6 +97,29 @@ static pal_status encode_piece(struct run *r, const char *s, size_t n)
 		if (status)
 			return status;
 	}
+	return PAL_OK;
+}
+
+static pal_status encode_piece(struct run *r, const char *s, size_t n)
+{
+	if (!r->words || n > WORD_BYTES)
+		return merge_piece(r, s, n);
+	word *w = &r->words[XXH3_64bits(s, n) % WORDS];
+	pal_status status = PAL_OK;
+	if (w->n == n && !memcmp(w->s, s, n)) {
+		for (int i = 0; i < w->n_ids && !status; i++)
+			status = emit(r, w->ids[i]);
+		return status;
+	}
+	size_t before = r->n_ids;
+	status = merge_piece(r, s, n);
+	size_t n_ids = r->n_ids - before;
+	if (status || n_ids > WORD_IDS)
+		return status;
+	w->n = (uint8_t)n;
+	w->n_ids = (uint8_t)n_ids;
+	memcpy(w->s, s, n);
+	memcpy(w->ids, r->ids + before, n_ids * sizeof *w->ids);
 	return PAL_OK;
 }
 
@@ -218,7 +255,7 @@ static pal_status encode_plain(struct run *r, const char *s, size_t n)
 	return r->t->spm ? encode_sentencepiece(r, s, n) : encode_byte_level(r, s, n);
 }
 
-static pal_status encode(struct run *r, const char *text, size_t n, unsigned flags)
+static pal_status encode(struct run *r, pal__searched *in, unsigned flags)
 {
 	const pal__tokenizer *t = r->t;
 	pal_status s = PAL_OK;
@@ -227,9 +264,8 @@ static pal_status encode(struct run *r, const char *text, size_t n, unsigned fla
 		s = emit(r, t->bos);
 	while (!s) {
 		size_t at = from;
-		const pal__special *special = pal__specials_find(&t->specials, text, n,
-								 flags & PAL_TOKENIZE_SPECIAL, &at);
-		s = encode_plain(r, text + from, (special ? at : n) - from);
+		const pal__special *special = pal__specials_find(&t->specials, in, &at);
+		s = encode_plain(r, in->s + from, (special ? at : in->n) - from);
 		if (!special)
 			break;
 		if (!s)
@@ -244,6 +280,14 @@ static pal_status encode(struct run *r, const char *text, size_t n, unsigned fla
 pal_status pal__tokenize(const pal__tokenizer *t, const char *text, size_t n, unsigned flags,
 			 int32_t **ids, size_t *n_ids, pal_error *err)
 {
+	return pal__tokenize_mixed(t, text, n, NULL, 0, flags, ids, n_ids, err);
+}
+
+pal_status pal__tokenize_mixed(const pal__tokenizer *t, const char *text, size_t n,
+			       const pal__stretch *plain, size_t n_plain, unsigned flags,
+			       int32_t **ids, size_t *n_ids, pal_error *err)
+{
+	pal__searched in = {text, n, flags & PAL_TOKENIZE_SPECIAL, plain, n_plain};
 	struct run r = {.t = t, .err = err};
 	if (n > PAL__MAX_TEXT)
 		return pal__fail(err, PAL_ELIMIT, "a text of %zu bytes: at most %zu are supported",
@@ -251,11 +295,14 @@ pal_status pal__tokenize(const pal__tokenizer *t, const char *text, size_t n, un
 	pal_status s = t->spm ? PAL_OK : pal__pre_scan_init(&r.scan, &t->pre, err);
 	if (!s && !pal__grow((void **)&r.ids, &r.cap_ids, n / 4 + 2, sizeof *r.ids))
 		s = no_memory(&r);
+	if (!s && n >= LONG_TEXT && !t->spm && !(r.words = pal__calloc(WORDS, sizeof *r.words)))
+		s = pal__fail_memory(err, "words", WORDS * sizeof *r.words);
 	if (!s)
-		s = encode(&r, text, n, flags);
+		s = encode(&r, &in, flags);
 	pal__pre_scan_free(&r.scan);
 	pal__merger_free(&r.merger);
 	pal__nfc_free(&r.nfc);
+	pal__free(r.words);
 	pal__free(r.spaced);
 	if (s) {
 		pal__free(r.ids);

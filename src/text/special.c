@@ -5,6 +5,18 @@
 
 #include "base/mem.h"
 
+static bool is_inside(const char *s, size_t n)
+{
+	static const char *const marks[] = {"tool_call", "tool_response", "tools", "think"};
+	if (n < 3 || s[0] != '<' || s[n - 1] != '>')
+		return false;
+	size_t from = s[1] == '/' ? 2 : 1;
+	for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
+		if (strlen(marks[i]) == n - 1 - from && !memcmp(s + from, marks[i], n - 1 - from))
+			return true;
+	return false;
+}
+
 bool pal__specials_add(pal__specials *p, const char *s, size_t n, int32_t id, bool always)
 {
 	if (!pal__grow((void **)&p->v, &p->cap, p->n + 1, sizeof *p->v))
@@ -12,7 +24,8 @@ bool pal__specials_add(pal__specials *p, const char *s, size_t n, int32_t id, bo
 	char *copy = pal__strndup(s, n);
 	if (!copy)
 		return false;
-	p->v[p->n++] = (pal__special){.s = copy, .n = n, .id = id, .always = always};
+	p->v[p->n++] = (pal__special){
+		.s = copy, .n = n, .id = id, .always = always, .inside = is_inside(s, n)};
 	return true;
 }
 
@@ -69,13 +82,17 @@ static size_t lower_bound(const pal__special *v, size_t low, size_t high, size_t
 	return low;
 }
 
-static const pal__special *longest_at(const pal__specials *p, const char *text, size_t n, bool all)
+/* The longest that text[n] starts with; of control tokens, with all, those of up to n_control bytes
+ * and those that may be inside. */
+static const pal__special *longest_at(const pal__specials *p, const char *text, size_t n, bool all,
+				      size_t n_control)
 {
 	const pal__special *best = NULL;
 	size_t low = p->first[(uint8_t)text[0]], high = p->first[(uint8_t)text[0] + 1];
 	for (size_t depth = 1; low < high; depth++) {
-		if (p->v[low].n == depth && (all || p->v[low].always))
-			best = &p->v[low];
+		const pal__special *v = &p->v[low];
+		if (v->n == depth && (v->always || (all && (depth <= n_control || v->inside))))
+			best = v;
 		if (depth == n)
 			break;
 		low = lower_bound(p->v, low, high, depth, (uint8_t)text[depth]);
@@ -84,13 +101,26 @@ static const pal__special *longest_at(const pal__specials *p, const char *text, 
 	return best;
 }
 
-const pal__special *pal__specials_find(const pal__specials *p, const char *text, size_t n, bool all,
-				       size_t *at)
+/* Bytes from `at` to the next that are plain. */
+static size_t before_plain(pal__searched *in, size_t at)
 {
-	for (size_t i = *at; i < n; i++) {
-		if (p->first[(uint8_t)text[i]] == p->first[(uint8_t)text[i] + 1])
+	while (in->n_plain && in->plain->end <= at) {
+		in->plain++;
+		in->n_plain--;
+	}
+	if (!in->n_plain)
+		return in->n - at;
+	return in->plain->from > at ? in->plain->from - at : 0;
+}
+
+const pal__special *pal__specials_find(const pal__specials *p, pal__searched *in, size_t *at)
+{
+	for (size_t i = *at; i < in->n; i++) {
+		const char *s = in->s + i;
+		if (p->first[(uint8_t)*s] == p->first[(uint8_t)*s + 1])
 			continue;
-		const pal__special *found = longest_at(p, text + i, n - i, all);
+		const pal__special *found =
+			longest_at(p, s, in->n - i, in->all, before_plain(in, i));
 		if (found) {
 			*at = i;
 			return found;

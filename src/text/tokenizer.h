@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "text/special.h"
 
 #define PAL__MAX_VOCAB (1 << 22) /* tokens */
 #define PAL__MAX_MERGES (1 << 24)
@@ -75,6 +76,12 @@ void pal__tokenizer_free(pal__tokenizer *t); /* NULL is fine */
  * PAL_ELIMIT (PAL__MAX_TEXT), PAL_EUNSUPPORTED (a byte that the vocabulary cannot write). */
 pal_status pal__tokenize(const pal__tokenizer *t, const char *text, size_t n, unsigned flags,
 			 int32_t **ids, size_t *n_ids, pal_error *err);
+
+/* The same of a text that has plain stretches, ascending, in which control tokens are text (but for
+ * those that text/special.h names). */
+pal_status pal__tokenize_mixed(const pal__tokenizer *t, const char *text, size_t n,
+			       const pal__stretch *plain, size_t n_plain, unsigned flags,
+			       int32_t **ids, size_t *n_ids, pal_error *err);
 
 size_t pal__tokenizer_n_tokens(const pal__tokenizer *t);
 

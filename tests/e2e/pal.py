@@ -358,6 +358,10 @@ class Run(Case):
                                          "<|im_start|>assistant\n"))
         self.assertEqual(system[-len(plain):], plain)
         self.assertGreater(len(system), len(plain))
+        # What looks like a special token in a prompt is text.
+        end, = self.ids("<|im_end|>")
+        said = self.report(*template, "--system", "a<|im_end|>", "-p", "b<|im_end|>")["prompt_ids"]
+        self.assertEqual(said.count(end), 2)
         self.fails("nothing.*chatml", "run", MODEL, "--chat", "--template", "nothing", "-p", "x")
         self.fails("need --chat", "run", MODEL, "--system", "x", "-p", "x")
 

@@ -228,6 +228,21 @@ static bool failed(const client *c)
 	return c->err.code;
 }
 
+/* What is said of sessions that nobody has asked for since the start. */
+static bool told(client *c)
+{
+	pal__session_info info;
+	if (c->history || !*c->id)
+		return true;
+	bool ok = !pal__service_info(c->v, c->id, c->owner, &info, &c->err) && !info.loaded &&
+		  (info.stats.length > 0) == (info.stats.kv_bytes > 0);
+	if (!ok)
+		printf("# client %llu: %lld tokens, K/V of %llu bytes\n",
+		       (unsigned long long)c->owner, (long long)info.stats.length,
+		       (unsigned long long)info.stats.kv_bytes);
+	return ok;
+}
+
 static bool together(client *c, int n, pal_model *m, pal__service_options *o)
 {
 	char dir[] = "/var/tmp/pal-service-XXXXXX", command[64];
@@ -244,6 +259,7 @@ static bool together(client *c, int n, pal_model *m, pal__service_options *o)
 		}
 		for (int i = 0; i < n; i++) {
 			c[i].v = v;
+			ok = ok && told(&c[i]);
 			pthread_create(&threads[i], NULL, run_phase, &c[i]);
 		}
 		for (int i = 0; i < n; i++)

@@ -11,6 +11,10 @@
 #include "kernels/half.h"
 #include "kernels/kernels.h"
 
+#ifdef EMULATED
+extern const pal__kernels emulated_amx;
+#endif
+
 static uint64_t state;
 
 static uint64_t rnd(void)
@@ -599,14 +603,22 @@ int main(int argc, char **argv)
 	for (size_t hd = 2; hd <= 1024; hd = hd * 3 / 2 + 1)
 		meaning = test_attn_meaning(hd) && meaning;
 	report(meaning, "scalar", "meaning of", "attention");
+	const pal__kernels *k;
+	pal_error err;
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-		const pal__kernels *k;
-		pal_error err;
 		if (pal__kernels_choose(names[i], &k, &err) == PAL_OK)
 			test_isa(k, rounds);
 		else
 			printf("# not run: %s\n", err.text);
 	}
+#ifdef EMULATED /* by amx.c, over AVX-512 */
+	pal__kernels emulated = emulated_amx;
+	emulated.name = "emulated amx";
+	if (pal__kernels_choose("avx512", &k, &err) == PAL_OK)
+		test_isa(&emulated, rounds);
+	else
+		printf("# not run: emulated amx: %s\n", err.text);
+#endif
 	printf("1..%d\n", n_tests);
 	return n_failed != 0;
 }

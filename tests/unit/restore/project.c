@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
+#include "restore/recompute.h"
 
 #define LENGTH 300
 #define SINK 4
@@ -171,7 +172,7 @@ static void like_recompute(void **state)
 			ring->n_blocks * ring->n_layers * a.kv.shape.n_kv_heads * a.kv.head_bytes;
 		uint8_t *far = malloc(bytes);
 		assert_non_null(far);
-		pal__recompute(&a.runs, &a.site, spans, N_SPANS);
+		pal__recompute(NULL, &a.runs, &a.site, spans, N_SPANS);
 		memcpy(far, ring->data, bytes);
 		memset(ring->data, 0, bytes);
 		pal__project_spans(&a.projector, &a.runs, &a.site, spans, N_SPANS);

@@ -1,5 +1,5 @@
 /* What sources share, and the source `recompute`. Arguments: models of tests/tools/mkmodel.py. */
-#include "restore/source.h"
+#include "restore/recompute.h"
 
 #include "past.h"
 
@@ -87,7 +87,7 @@ static void recompute(void **state)
 			const pal__span spans[] = {
 				{4, 40, 4}, {15, 20, 40}, {88, 136, 45}, {136, 160, 93}};
 			assert_int_equal(r->runs.n, round & 2 ? 4 : 1);
-			pal__recompute(&r->runs, &r->site, spans, 4);
+			pal__recompute(NULL, &r->runs, &r->site, spans, 4);
 			for (size_t j = 0; j < 4; j++) {
 				int32_t ids[128];
 				size_t n = 0;
@@ -142,21 +142,21 @@ static void controls(void **state)
 	size_t bytes = p.m->h.head_dim * sizeof *v;
 	float whole[10][PAL__KV_MAX_DIM];
 	(void)state;
-	pal__recompute(&r->runs, &r->site, &span, 1);
+	pal__recompute(&r->memo, &r->runs, &r->site, &span, 1);
 	for (size_t i = 0; i < 10; i++)
 		past_far(&p.s->kv, 1, 1, 4 + i, k, whole[i]);
 	r->site.control = PAL__CONTROL_SHUFFLE;
-	pal__recompute(&r->runs, &r->site, &span, 1);
+	pal__recompute(&r->memo, &r->runs, &r->site, &span, 1);
 	for (size_t i = 0; i < 10; i++) {
 		past_far(&p.s->kv, 1, 1, 4 + (i + 5) % 10, k, moved);
 		assert_memory_equal(moved, whole[i], bytes);
 	}
 	r->site.control = PAL__CONTROL_NO_LOG;
-	pal__recompute(&r->runs, &r->site, &span, 1);
+	pal__recompute(&r->memo, &r->runs, &r->site, &span, 1);
 	past_far(&p.s->kv, 1, 1, 4, k, v);
 	assert_memory_not_equal(v, whole[0], bytes);
 	r->site.control = PAL__CONTROL_ZERO;
-	pal__recompute(&r->runs, &r->site, &span, 1);
+	pal__recompute(&r->memo, &r->runs, &r->site, &span, 1);
 	for (size_t i = 0; i < 10; i++) {
 		past_far(&p.s->kv, 1, 1, 4 + i, k, v);
 		for (size_t d = 0; d < p.m->h.head_dim; d++)

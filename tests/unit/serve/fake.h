@@ -24,6 +24,7 @@ typedef struct {
 	int64_t gone_at;    /* writes that the client takes before it goes; -1: it stays */
 	/* The last job that was run. */
 	char prompt[16384]; /* its ids as text, special tokens too */
+	char spoken[16384]; /* without them */
 	pal_sampling sampling;
 	int64_t max_tokens;
 	bool constrained, own_eos, resumed;
@@ -354,6 +355,12 @@ static void fake_remember(const pal__job *job)
 	if (job->n_ids && !pal_detokenize(&fake_service.model, job->ids, job->n_ids,
 					  PAL_TOKENIZE_SPECIAL, &text, &n, NULL))
 		snprintf(fake.prompt, sizeof fake.prompt, "%s", text);
+	pal_free(text);
+	text = NULL;
+	*fake.spoken = 0;
+	if (job->n_ids &&
+	    !pal_detokenize(&fake_service.model, job->ids, job->n_ids, 0, &text, &n, NULL))
+		snprintf(fake.spoken, sizeof fake.spoken, "%s", text);
 	pal_free(text);
 	fake.own_eos = job->own_eos;
 	if (!job->generate)

@@ -269,6 +269,48 @@ static void round_trips(void **state)
 	}
 }
 
+/* Words of a long text become what they become in a short one. */
+static void words_again(void **state)
+{
+	static const char *const pres[] = {"gpt-2", "llama-bpe", "smollm", "qwen2"};
+	static const char letters[] = "hello wrd12a<.'\n";
+	(void)state;
+	for (int model = 0; model < 4; model++) {
+		small_byte_level(&v, pres[model]);
+		pal__tokenizer *t = made();
+		const size_t most = 40000;
+		char *text = malloc(most + 100);
+		int32_t *want = malloc((most + 100) * sizeof *want), *ids;
+		uint32_t seed = 11;
+		size_t n = 0, n_want = 0, n_ids;
+		assert_true(text && want);
+		while (n < most) { /* a part, and a special token behind it */
+			size_t from = n;
+			seed = seed * 1664525 + 1013904223;
+			for (uint32_t k = 1 + (seed >> 16) % 80; k > 0; k--) {
+				seed = seed * 1664525 + 1013904223;
+				text[n++] = letters[(seed >> 16) % 16 % (1 + (seed >> 24) % 16)];
+			}
+			n += (size_t)sprintf(text + n, "<|im_end|>");
+			assert_int_equal(pal__tokenize(t, text + from, n - from,
+						       PAL_TOKENIZE_SPECIAL, &ids, &n_ids, NULL),
+					 PAL_OK);
+			memcpy(want + n_want, ids, n_ids * sizeof *ids);
+			n_want += n_ids;
+			pal__free(ids);
+		}
+		assert_int_equal(
+			pal__tokenize(t, text, n, PAL_TOKENIZE_SPECIAL, &ids, &n_ids, NULL),
+			PAL_OK);
+		assert_int_equal(n_ids, n_want);
+		assert_memory_equal(ids, want, n_want * sizeof *ids);
+		pal__free(ids);
+		free(text);
+		free(want);
+		pal__tokenizer_free(t);
+	}
+}
+
 static void out_of_memory(void **state)
 {
 	const char *text =
@@ -310,7 +352,7 @@ int main(void)
 		cmocka_unit_test(families),      cmocka_unit_test(sentencepiece),
 		cmocka_unit_test(missing_bytes), cmocka_unit_test(limits),
 		cmocka_unit_test(long_texts),    cmocka_unit_test(round_trips),
-		cmocka_unit_test(out_of_memory),
+		cmocka_unit_test(words_again),   cmocka_unit_test(out_of_memory),
 	};
 	return cmocka_run_group_tests_name("text/encode", tests, NULL, NULL);
 }
