@@ -578,9 +578,9 @@ INLINE void mul_tile(pal__type type, bool ready, const pal__matrix *w, planes t,
 			scales_of_8(type, &t, b, scale, min);
 		UNROLLED
 		for (int j = 0; j < step; j++, x.panel += stride) {
+			const size_t at = (b + (size_t)j) * ahead;
 			for (int i = 0; ahead && i < block_lines(type); i++)
-				__builtin_prefetch(later + (size_t)i * 64, 0, 2);
-			later += ahead;
+				__builtin_prefetch(later + at + (size_t)i * 64, 0, 2);
 			mul_block(type, ready, &t, b + (size_t)j, step > 1 ? j : (int)(b % 4), &x,
 				  n, table, acc);
 		}
