@@ -26,9 +26,11 @@
  *                    codes take `bits` bits, with the quants at p + c stride, 4 a vw
  *   GROUPS           vw that vi_dots takes at once
  *   PANEL            columns of the widest panel
- *   BLOCKS_AT_ONCE   4: blocks of packed types are unrolled, so that their shifts are constants; or
- * 1 vi_max(a, b)     the larger, without sign; vi_sum(v): of all lanes MAX_COLUMNS, ATTN_TILES(n),
- * ATTN_DIMS(n)  what fits the registers And for dots with rows of integers (pal__attn_row):
+ *   BLOCKS_AT_ONCE   4: so many blocks of packed types in a row, with constant shifts; or 1
+ *   UNROLLED         before loops over those and over groups: a pragma, or nothing
+ *   vi_max(a, b)     the larger, without sign; vi_sum(v): of all lanes
+ *   MAX_COLUMNS, ATTN_TILES(n), ATTN_DIMS(n)  what fits the registers
+ * And for dots with rows of integers (pal__attn_row):
  *   row_store(p, pad, at, v[4])  integers [at, at + 64) of a row of `pad`, the way vs_dot wants
  *   vu, vu_load(p, q)            4 high bytes of 16 lanes at p, their low bytes at q (q NULL: all
  *                                zero, and with low false no matter to the following)
@@ -710,6 +712,7 @@ INLINE void mul_panels(pal__type type, const pal__matrix *w, size_t tile, size_t
 	for (size_t c = 0; c < x->n; c += (size_t)of.width) {
 		of.width = pal__panel_width(x->n - c, PANEL);
 		of.y = y + c * ldy;
+		/* One tile: with the widest panel, evenly. A group: last, since it takes long. */
 		const bool fetch = end - tile == 1 ? c == 0 : c + (size_t)of.width == x->n;
 		if (unpack && of.width == PANEL)
 			mul_group(type, true, w, tile, end, g, of, fetch);
