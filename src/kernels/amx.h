@@ -299,9 +299,7 @@ INLINE void amx_tiles(pal__type type, const pal__matrix *w, size_t tile0, size_t
 		const int tiles = tile1 - tile < AMX_PAIR ? 1 : AMX_PAIR;
 		planes t[AMX_PAIR];
 		for (int i = 0; i < AMX_PAIR; i++)
-			for (int f = 0; f < PAL__MAX_FIELDS; f++)
-				t[i].p[f] = w->data + (tile + (size_t)(i % tiles)) * w->tile_bytes +
-					    w->plane[f];
+			t[i] = planes_of(w, tile + (size_t)(i % tiles));
 		for (size_t b = 0; b < blocks; b += step) {
 			int n = (int)(blocks - b < step ? blocks - b : step);
 			amx_later later = {.block = w->tile_bytes / blocks};

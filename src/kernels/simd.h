@@ -216,6 +216,14 @@ typedef struct {
 	const float *scale, *min; /* [block][parts of a block][16] */
 } planes;
 
+INLINE planes planes_of(const pal__matrix *w, size_t tile)
+{
+	planes t = {{0}, NULL, NULL};
+	for (int f = 0; f < PAL__MAX_FIELDS; f++)
+		t.p[f] = w->data + tile * w->tile_bytes + w->plane[f];
+	return t;
+}
+
 INLINE vi words(const planes *t, int f, size_t unit)
 {
 	return vi_load(t->p[f] + unit * 64);
@@ -702,8 +710,7 @@ INLINE void mul_panels(pal__type type, const pal__matrix *w, size_t tile, size_t
 {
 	column_span of = {.panel = x->q, .ldy = ldy};
 	for (size_t i = 0; tile + i < end; i++) {
-		for (int f = 0; f < PAL__MAX_FIELDS; f++)
-			g->t[i].p[f] = w->data + (tile + i) * w->tile_bytes + w->plane[f];
+		g->t[i] = planes_of(w, tile + i);
 		if (unpack)
 			g->ready[i] =
 				unpack_tile(type, w, &g->t[i],
