@@ -30,6 +30,7 @@
 
 #define PAL__ATTN_BLOCK 64 /* positions that one softmax step combines */
 #define PAL__ATTN_MAX_QUERIES 64
+#define PAL__RUN 32 /* scores of which peaks() finds the largest */
 
 /* One block of K and V of one kv head.
  *
@@ -130,6 +131,11 @@ typedef struct {
 
 	/* out[i] = acc[i] / sum, n floats: the end of a query. */
 	void (*attn_end)(const float *acc, float sum, size_t n, float *out);
+
+	/* The largest of each run of PAL__RUN scores x[n] times `by`: best[r], -inf where there is
+	 * no number; runs are made up to a multiple of 16 by such. *most: the largest of them all.
+	 * Returns the sum of exp(best[r] - *most), a reduction; 0 where *most is -inf. */
+	float (*peaks)(const float *x, size_t n, float by, float *best, float *most);
 
 	void (*to_half)(const float *x, size_t n, uint16_t *out); /* nearest, ties to even */
 

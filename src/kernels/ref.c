@@ -273,6 +273,31 @@ static void scale(float *x, float by, size_t n)
 		x[i] *= by;
 }
 
+static float largest_of(const float *x, size_t n, float by)
+{
+	float most = -INFINITY;
+	for (size_t i = 0; i < n && i < PAL__RUN; i++)
+		most = x[i] * by > most ? x[i] * by : most;
+	return most + 0.0f; /* which zero it is does not depend on an order */
+}
+
+static float peaks(const float *x, size_t n, float by, float *best, float *most)
+{
+	size_t runs = ((n + PAL__RUN - 1) / PAL__RUN + 15) / 16 * 16;
+	float lanes[16] = {0};
+	*most = -INFINITY;
+	for (size_t r = 0; r < runs; r++) {
+		size_t from = r * PAL__RUN < n ? r * PAL__RUN : n;
+		best[r] = largest_of(x + from, n - from, by);
+		*most = max2(best[r], *most);
+	}
+	if (!(*most > -INFINITY))
+		return 0;
+	for (size_t r = 0; r < runs; r++)
+		lanes[r % 16] += pal__exp(best[r] - *most);
+	return fold(lanes);
+}
+
 static void to_half(const float *x, size_t n, uint16_t *out)
 {
 	for (size_t i = 0; i < n; i++)
@@ -473,6 +498,7 @@ const pal__kernels pal__kernels_scalar = {
 	.attn_begin = attn_begin,
 	.attn = attn,
 	.attn_end = attn_end,
+	.peaks = peaks,
 	.to_half = to_half,
 	.to_int16 = to_int16,
 	.to_int8 = to_int8,

@@ -1332,6 +1332,45 @@ static void attn(const pal__attn_kv *kv, pal__attn_query *q, int n)
 	}
 }
 
+/* --- peaks -------------------------------------------------------------------------- */
+
+/* The largest of a run, whole or its first n scores. */
+INLINE float largest_of(const float *x, size_t n, float by)
+{
+	vf none = vf_set(-INFINITY), a, b;
+	float part[PAL__RUN];
+	if (n < PAL__RUN) {
+		for (size_t i = 0; i < PAL__RUN; i++)
+			part[i] = NAN;
+		memcpy(part, x, n * sizeof *x);
+		x = part;
+	}
+	a = vf_mul(vf_load(x), vf_set(by));
+	b = vf_mul(vf_load(x + 16), vf_set(by));
+	a = vf_lt(none, a, a, none);
+	return vf_most(vf_lt(a, b, b, a)) + 0.0f;
+}
+
+static float peaks(const float *x, size_t n, float by, float *best, float *most)
+{
+	size_t runs = ((n + PAL__RUN - 1) / PAL__RUN + 15) & ~(size_t)15, r = 0;
+	vf sum = vf_set(0), top = vf_set(-INFINITY);
+	for (; r < n / PAL__RUN; r++)
+		best[r] = largest_of(x + r * PAL__RUN, PAL__RUN, by);
+	for (; r < runs; r++) {
+		size_t from = r * PAL__RUN < n ? r * PAL__RUN : n;
+		best[r] = largest_of(x + from, n - from, by);
+	}
+	for (r = 0; r < runs; r += 16)
+		top = vf_max(top, vf_load(best + r));
+	*most = vf_most(top);
+	if (!(*most > -INFINITY))
+		return 0;
+	for (r = 0; r < runs; r += 16)
+		sum = vf_add(sum, vf_exp_low(vf_sub(vf_load(best + r), vf_set(*most))));
+	return vf_sum(sum);
+}
+
 static void attn_end(const float *acc, float sum, size_t n, float *out)
 {
 	float r = 1 / sum;
@@ -1343,9 +1382,9 @@ static void attn_end(const float *acc, float sum, size_t n, float *out)
 }
 
 /* What instruction sets that build on this one have in common with it. */
-#define TABLE                                                                       \
-	.quantize = quantize, .rms_norm = rms_norm, .rope = rope, .swiglu = swiglu, \
-	.geglu = geglu, .add = add, .scale = scale, .attn_begin = attn_begin,       \
+#define TABLE                                                                                 \
+	.quantize = quantize, .rms_norm = rms_norm, .rope = rope, .swiglu = swiglu,           \
+	.geglu = geglu, .add = add, .scale = scale, .peaks = peaks, .attn_begin = attn_begin, \
 	.attn_end = attn_end, .to_half = to_half, .to_int16 = to_int16, .to_int8 = to_int8
 
 const pal__kernels KERNELS = {

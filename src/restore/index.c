@@ -10,6 +10,9 @@
 #include "restore/source.h"
 
 #define CHUNKS (PAL__SLAB / PAL_CHUNK)
+#define PAIRS 4 /* that are read at once */
+
+_Static_assert(PAL_CHUNK == PAL__RUN, "a chunk is a run of scores");
 #define TILES (PAL__SLAB / PAL__TILE_ROWS)
 #define TOP PAL__LOOK_CHUNKS
 #define Q4_BYTES 18 /* of a block of 32 */
@@ -90,12 +93,34 @@ static size_t n_probes(const pal__index *x)
 	return x->at_once * (size_t)x->max_rows;
 }
 
+/* Those that one pair can have. */
+static size_t pair_probes(const pal__index *x)
+{
+	size_t most = 0;
+	for (size_t pair = 0; pair < x->n_pairs; pair++) {
+		size_t heads = 0;
+		for (size_t h = 0; h < x->n_heads; h++)
+			heads += x->pair_of[h] == pair;
+		most = heads > most ? heads : most;
+	}
+	return (most < x->at_once ? most : x->at_once) * (size_t)x->max_rows;
+}
+
+/* A slab of the pairs that are read at once. */
+static size_t slab_bytes(const pal__index *x)
+{
+	size_t pairs = x->n_pairs < PAIRS ? x->n_pairs : PAIRS;
+	return pal__arena_need(pairs * pal__matrix_bytes(&x->tile));
+}
+
 static bool lay_out(pal__index *x, pal__arena *arena, size_t *bytes)
 {
 	size_t threads = (size_t)pal__pool_threads(x->m->pool), probes = n_probes(x);
-	x->n_wave = 4 * threads > x->tile.n_cols / 32 ? 4 * threads : x->tile.n_cols / 32;
-	x->worker_bytes = pal__arena_need(pal__matrix_bytes(&x->tile)) +
-			  pal__arena_need(probes * PAL__SLAB * sizeof(float));
+	x->n_wave = 4 * threads * probes;
+	if (x->n_wave * sizeof *x->wave < PAL__MAX_PANEL * x->tile.n_cols * sizeof(float))
+		x->n_wave = PAL__MAX_PANEL * x->tile.n_cols * sizeof(float) / sizeof *x->wave + 1;
+	x->worker_bytes =
+		slab_bytes(x) + pal__arena_need(pair_probes(x) * PAL__SLAB * sizeof(float));
 	struct {
 		void **to;
 		size_t bytes;
@@ -104,7 +129,7 @@ static bool lay_out(pal__index *x, pal__arena *arena, size_t *bytes)
 		 x->n_heads * PAL__RING_ROWS * x->tile.n_cols * sizeof(float)},
 		{(void **)&x->workers, x->worker_bytes * threads},
 		{(void **)&x->panels, pal__panels_bytes(probes, x->tile.n_cols) + 64 * x->n_pairs},
-		{(void **)&x->wave, x->n_wave * probes * CHUNKS * sizeof(float)},
+		{(void **)&x->wave, x->n_wave * sizeof *x->wave},
 	};
 	*bytes = 0;
 	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
@@ -484,22 +509,28 @@ static void choose_probes(probing *p, int rows)
 	p->first[x->n_pairs] = p->n;
 }
 
-/* A slab's best scaled score in each chunk; -inf: none. NaN count as none. Lanes are positions. */
-static void best_of_chunks(const float *y, size_t n, float scale, float *out)
+/* Pairs from `pair` on that are read together: neighbours in the file that have probes. */
+static size_t pairs_at_once(const probing *p, size_t pair)
 {
-	for (size_t c = 0; c < CHUNKS; c++) {
-		float lanes[16], most = -INFINITY;
-		const float *at = y + c * PAL_CHUNK;
-		size_t left = n > c * PAL_CHUNK ? n - c * PAL_CHUNK : 0;
-		if (left >= PAL_CHUNK) {
-			for (size_t i = 0; i < 16; i++)
-				lanes[i] = at[i] > at[i + 16] ? at[i] : at[i + 16];
-			left = 16;
-			at = lanes;
-		}
-		for (size_t i = 0; i < left; i++)
-			most = at[i] > most ? at[i] : most;
-		out[c] = most * scale;
+	size_t n = 0;
+	while (n < PAIRS && pair + n < p->x->n_pairs && p->first[pair + n + 1] > p->first[pair + n])
+		n++;
+	return n;
+}
+
+/* What a slab of `n` positions in w says to the probes of a pair. */
+static void score_slab(const probing *p, const pal__matrix *w, size_t n, size_t pair, float *y,
+		       pal__peaks *out)
+{
+	const pal__kernels *k = p->x->m->kernels;
+	size_t first = p->first[pair], count = p->first[pair + 1] - first;
+	pal__acts acts = {.n = count, .k = w->n_cols, .q = p->panels[pair]};
+	k->matmul(w, 0, w->n_tiles, &acts, y, PAL__SLAB);
+	for (size_t i = 0; i < count; i++) {
+		pal__peaks *o = out + first + i;
+		for (size_t c = n / PAL_CHUNK; c < CHUNKS; c++)
+			o->best[c] = -INFINITY;
+		o->sum = k->peaks(y + i * PAL__SLAB, n, p->x->m->h.attn_scale, o->best, &o->most);
 	}
 }
 
@@ -507,30 +538,28 @@ static void slab_item(void *arg, size_t item, int worker)
 {
 	probing *p = arg;
 	pal__index *x = p->x;
-	size_t slab = p->slab + item, probes = n_probes(x);
+	size_t slab = p->slab + item, pair_bytes = TILES * x->tile.tile_bytes;
 	int64_t from = (int64_t)(slab * PAL__SLAB);
 	size_t n = (size_t)(p->end - from) < PAL__SLAB ? (size_t)(p->end - from) : PAL__SLAB;
+	uint8_t *data = x->workers + (size_t)worker * x->worker_bytes;
+	float *y = (float *)(void *)(data + slab_bytes(x));
 	pal__matrix w = x->tile;
-	w.data = x->workers + (size_t)worker * x->worker_bytes;
-	float *y = (float *)(void *)(w.data + pal__arena_need(pal__matrix_bytes(&x->tile)));
 	w.n_rows = n;
 	w.n_tiles = (n + PAL__TILE_ROWS - 1) / PAL__TILE_ROWS;
-	for (size_t pair = 0; pair < x->n_pairs && !p->failed; pair++) {
-		size_t first = p->first[pair], count = p->first[pair + 1] - first;
+	for (size_t pair = 0, some; pair < x->n_pairs && !p->failed; pair += some ? some : 1) {
 		pal_error error;
-		if (!count)
-			continue;
-		if (pal__disk_read(&x->disk, w.data, w.n_tiles * w.tile_bytes,
-				   tile_at(x, slab * TILES, pair), &error)) {
+		some = pairs_at_once(p, pair);
+		if (some && pal__disk_read(&x->disk, data,
+					   (some - 1) * pair_bytes + w.n_tiles * w.tile_bytes,
+					   tile_at(x, slab * TILES, pair), &error)) {
 			if (!atomic_exchange(&p->failed, true))
 				p->error = error;
 			return;
 		}
-		pal__acts acts = {.n = count, .k = w.n_cols, .q = p->panels[pair]};
-		x->m->kernels->matmul(&w, 0, w.n_tiles, &acts, y, PAL__SLAB);
-		for (size_t i = 0; i < count; i++)
-			best_of_chunks(y + i * PAL__SLAB, n, x->m->h.attn_scale,
-				       x->wave + (item * probes + first + i) * CHUNKS);
+		for (size_t i = 0; i < some; i++) {
+			w.data = data + i * pair_bytes;
+			score_slab(p, &w, n, pair + i, y, x->wave + item * p->n);
+		}
 	}
 }
 
@@ -543,14 +572,6 @@ typedef struct {
 
 static void join_chunk(best *b, int32_t chunk, float value)
 {
-	if (!(value > -INFINITY))
-		return;
-	if (value > b->max) {
-		b->sum = b->sum * pal__exp(b->max - value) + 1;
-		b->max = value;
-	} else {
-		b->sum += pal__exp(value - b->max);
-	}
 	int at = TOP;
 	while (at > 0 && (b->chunk[at - 1] < 0 || b->value[at - 1] < value))
 		at--;
@@ -562,15 +583,22 @@ static void join_chunk(best *b, int32_t chunk, float value)
 	b->value[at] = value;
 }
 
-/* The score of a chunk by one head set: the sum over rows and heads. */
-static float score_of(const probing *p, const best *all, int32_t chunk, const bool *set)
+/* Most slabs have nothing that is among the best. */
+static void join_slab(best *b, int32_t chunk, const pal__peaks *s)
 {
-	float sum = 0;
-	for (size_t i = 0; i < p->n; i++)
-		for (int t = 0; set[p->head[i]] && t < TOP; t++)
-			if (all[i].chunk[t] == chunk)
-				sum += pal__exp(all[i].value[t] - all[i].max) / all[i].sum;
-	return sum;
+	if (!(s->most > -INFINITY))
+		return;
+	if (s->most > b->max) {
+		b->sum = b->sum * pal__exp(b->max - s->most) + s->sum;
+		b->max = s->most;
+	} else {
+		b->sum += s->sum * pal__exp(s->most - b->max);
+	}
+	if (b->chunk[TOP - 1] >= 0 && !(s->most > b->value[TOP - 1]))
+		return;
+	for (int32_t c = 0; c < (int32_t)CHUNKS; c++)
+		if (s->best[c] > -INFINITY)
+			join_chunk(b, chunk + c, s->best[c]);
 }
 
 void pal__found_add(pal__found found[PAL__MAX_FOUND], size_t *n, pal__found f)
@@ -586,22 +614,49 @@ void pal__found_add(pal__found found[PAL__MAX_FOUND], size_t *n, pal__found f)
 	found[at] = f;
 }
 
+/* Chunks that probes look for, each with its scores by both head sets: sums over rows and heads, in
+ * the order of the probes. */
+typedef struct {
+	int32_t chunk;
+	float first, later;
+} scored;
+
+typedef struct {
+	scored list[PAL__MAX_PROBES * TOP];
+	uint16_t slot[2 * PAL__MAX_PROBES * TOP]; /* by the chunk's number: its place and 1, or 0 */
+	size_t n;
+} tally;
+
+static scored *place_of(tally *t, int32_t chunk)
+{
+	size_t slots = sizeof t->slot / sizeof t->slot[0], at = (size_t)chunk % slots;
+	while (t->slot[at] && t->list[t->slot[at] - 1].chunk != chunk)
+		at = (at + 1) % slots;
+	if (!t->slot[at]) {
+		t->list[t->n] = (scored){.chunk = chunk};
+		t->slot[at] = (uint16_t)++t->n;
+	}
+	return &t->list[t->slot[at] - 1];
+}
+
 static void rank(const probing *p, const best *all, bool later, pal__found *found, size_t *n)
 {
-	*n = 0;
+	tally t;
+	memset(t.slot, 0, sizeof t.slot);
+	t.n = 0;
 	for (size_t i = 0; i < p->n; i++)
-		for (int t = 0; t < TOP && all[i].chunk[t] >= 0; t++) {
-			pal__found f = {.chunk = all[i].chunk[t]};
-			bool known = false;
-			for (size_t j = 0; j < *n && !known; j++)
-				known = found[j].chunk == f.chunk;
-			if (known)
-				continue;
-			float score = score_of(p, all, f.chunk, p->x->first);
-			f.score = later ? score_of(p, all, f.chunk, p->x->later) : score;
-			f.score = f.score > score ? f.score : score;
-			pal__found_add(found, n, f);
+		for (int k = 0; k < TOP && all[i].chunk[k] >= 0; k++) {
+			scored *s = place_of(&t, all[i].chunk[k]);
+			float share = pal__exp(all[i].value[k] - all[i].max) / all[i].sum;
+			s->first += p->x->first[p->head[i]] ? share : 0;
+			s->later += p->x->later[p->head[i]] ? share : 0;
 		}
+	*n = 0;
+	for (size_t i = 0; i < t.n; i++) {
+		const scored *s = &t.list[i];
+		float score = later && s->later > s->first ? s->later : s->first;
+		pal__found_add(found, n, (pal__found){s->chunk, score});
+	}
 }
 
 /* The best chunks below `end` of every query vector of heads [from, to): all[p->n]. */
@@ -614,17 +669,16 @@ static pal_status find_best(probing *p, int rows, best all[PAL__MAX_PROBES], pal
 		memset(all[i].chunk, 0xff, sizeof all[i].chunk);
 	}
 	size_t slabs = ((size_t)p->end + PAL__SLAB - 1) / PAL__SLAB;
-	for (p->slab = 0; p->slab < slabs; p->slab += x->n_wave) {
-		size_t wave = slabs - p->slab < x->n_wave ? slabs - p->slab : x->n_wave;
+	size_t most = p->n ? x->n_wave / p->n : slabs;
+	for (p->slab = 0; p->slab < slabs; p->slab += most) {
+		size_t wave = slabs - p->slab < most ? slabs - p->slab : most;
 		pal__pool_run(x->m->pool, wave, slab_item, p);
 		if (p->failed)
 			return pal__fail(err, p->error.code, "%s", p->error.text);
 		for (size_t item = 0; item < wave; item++)
 			for (size_t i = 0; i < p->n; i++)
-				for (size_t c = 0; c < CHUNKS; c++)
-					join_chunk(&all[i],
-						   (int32_t)((p->slab + item) * CHUNKS + c),
-						   x->wave[(item * n_probes(x) + i) * CHUNKS + c]);
+				join_slab(&all[i], (int32_t)((p->slab + item) * CHUNKS),
+					  x->wave + item * p->n + i);
 	}
 	return PAL_OK;
 }
@@ -633,7 +687,7 @@ pal_status pal__index_score(pal__index *x, int64_t end, int rows, bool later,
 			    pal__found found[PAL__MAX_FOUND], size_t *n, pal_error *err)
 {
 	best all[PAL__MAX_PROBES];
-	probing p = {.x = x, .to = x->n_heads, .vectors = x->wave};
+	probing p = {.x = x, .to = x->n_heads, .vectors = (float *)(void *)x->wave};
 	p.end = end < x->end ? end : x->end;
 	*n = 0;
 	if (p.end <= 0 || x->q_end == x->q_from)
@@ -652,7 +706,7 @@ pal_status pal__index_look(pal__index *x, int64_t end,
 	pal_status s = PAL_OK;
 	end = end < x->end ? end : x->end;
 	for (size_t from = 0; end > 0 && from < x->n_heads && s == PAL_OK; from += x->at_once) {
-		probing p = {.x = x, .from = from, .end = end, .vectors = x->wave};
+		probing p = {.x = x, .from = from, .end = end, .vectors = (float *)(void *)x->wave};
 		p.to = from + x->at_once < x->n_heads ? from + x->at_once : x->n_heads;
 		s = find_best(&p, PAL__SCORED_ROWS, all, err);
 		for (size_t i = 0; i < p.n && s == PAL_OK; i++) {

@@ -35,6 +35,11 @@ typedef struct {
 	uint32_t layer, head; /* a query head */
 } pal__qhead;
 
+/* What a query vector finds in a slab: each chunk's best score, as peaks() has it. */
+typedef struct {
+	float best[PAL__SLAB / PAL_CHUNK], most, sum;
+} pal__peaks;
+
 typedef struct {
 	pal_model *m;
 	pal__disk disk;
@@ -58,7 +63,7 @@ typedef struct {
 	/* Scratch. */
 	size_t worker_bytes;
 	uint8_t *workers, *panels;
-	float *wave; /* [wave slabs][at_once * max_rows][PAL__SLAB / PAL_CHUNK] */
+	pal__peaks *wave; /* [n_wave]: [slabs][probes] */
 	size_t n_wave;
 } pal__index;
 

@@ -264,6 +264,47 @@ static bool test_vectors(const pal__kernels *k, bool hostile)
 	return good;
 }
 
+/* Also runs, and scores, that have no number at all; and the guard behind `best`. */
+static bool test_peaks(const pal__kernels *k, bool hostile)
+{
+	size_t n = below(1200), runs = (n + PAL__RUN - 1) / PAL__RUN, room = (runs + 15) / 16 * 16;
+	float *x = floats(n + 1, hostile), by = number(hostile), sums[2], most[2];
+	float *a = need((room + 1) * sizeof *a), *b = need((room + 1) * sizeof *b);
+	for (size_t i = 0, from = below(n + 1); hostile && i < 40 && from + i < n; i++)
+		x[from + i] = below(2) ? NAN : -INFINITY;
+	for (size_t i = 0; i < n && hostile && below(9) == 0; i++)
+		x[i] = NAN;
+	a[room] = b[room] = 77;
+	sums[0] = pal__kernels_scalar.peaks(x, n, by, a, &most[0]);
+	sums[1] = k->peaks(x, n, by, b, &most[1]);
+	bool good = same(a, b, room + 1, "peaks") && same(&sums[0], &sums[1], 1, "peaks' sum") &&
+		    same(&most[0], &most[1], 1, "peaks' largest") && a[room] == 77;
+	give(x, (n + 1) * sizeof *x);
+	give(a, (room + 1) * sizeof *a), give(b, (room + 1) * sizeof *b);
+	return good;
+}
+
+/* Against double arithmetic. */
+static bool test_peaks_meaning(void)
+{
+	size_t n = 1 + below(1024), runs = (n + PAL__RUN - 1) / PAL__RUN;
+	float *x = floats(n, false), best[48], most;
+	double sum = 0, largest = -INFINITY;
+	float got = pal__kernels_scalar.peaks(x, n, 3, best, &most);
+	bool good = true;
+	for (size_t r = 0; r < runs; r++) {
+		double want = -INFINITY;
+		for (size_t i = r * PAL__RUN; i < n && i < (r + 1) * PAL__RUN; i++)
+			want = fmax(want, x[i]);
+		good = good && fabs(3 * want - best[r]) <= 1e-6 * fabs(3 * want);
+		largest = fmax(largest, best[r]);
+	}
+	for (size_t r = 0; r < runs; r++)
+		sum += exp(best[r] - largest);
+	give(x, n * sizeof *x);
+	return good && most == (float)largest && fabs(got - sum) <= 1e-5 * sum;
+}
+
 /* --- attention --------------------------------------------------------------------- */
 
 static void fill_kv(void *p, size_t n, pal__kv_kind kind, bool hostile)
@@ -573,14 +614,17 @@ static void test_isa(const pal__kernels *k, int rounds)
 			good = test_matmul(k, all_types[t], i % 2);
 		report(good, k->name, "matmul", pal__type_find((uint32_t)all_types[t])->name);
 	}
-	bool vectors = true, attention = true;
+	bool vectors = true, attention = true, peaks = true;
 	for (int i = 0; i < 4 * rounds && vectors; i++)
 		vectors = test_vectors(k, i % 2);
 	for (int i = 0; i < 8 * rounds && attention; i++)
 		attention = test_attn(k, (pal__kv_kind)(i % 4), i / 4 % 2);
 	for (int i = 0; i < rounds && attention; i++)
 		attention = test_attn_int8(k);
+	for (int i = 0; i < 8 * rounds && peaks; i++)
+		peaks = test_peaks(k, i % 2);
 	report(vectors, k->name, "vectors", "");
+	report(peaks, k->name, "peaks", "");
 	report(attention, k->name, "attention", "");
 	for (pal__kv_kind kind = PAL__KV_INT16; kind <= PAL__KV_INT8; kind++)
 		report(test_attn_nan(k, kind, false) && test_attn_nan(k, kind, true), k->name,
@@ -603,6 +647,9 @@ int main(int argc, char **argv)
 	for (size_t hd = 2; hd <= 1024; hd = hd * 3 / 2 + 1)
 		meaning = test_attn_meaning(hd) && meaning;
 	report(meaning, "scalar", "meaning of", "attention");
+	for (int i = 0; i < rounds && meaning; i++)
+		meaning = test_peaks_meaning();
+	report(meaning, "scalar", "meaning of", "peaks");
 	const pal__kernels *k;
 	pal_error err;
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
