@@ -11,6 +11,7 @@
 #define MAX_COLUMNS 12
 #define GROUPS 8
 #define UNROLLED
+#define EACH_COLUMN
 #define BLOCKS_AT_ONCE 1
 #define ATTN_TILES(n) (4 / (n))
 #define ATTN_DIMS(n) (4 / (n))

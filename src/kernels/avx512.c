@@ -11,6 +11,7 @@
 #define MAX_COLUMNS 12
 #define GROUPS 1
 #define UNROLLED _Pragma("GCC unroll 8")
+#define EACH_COLUMN _Pragma("GCC unroll 16")
 #define BLOCKS_AT_ONCE 4
 #define ATTN_TILES(n) ((n) == 4 ? 2 : 4)
 #define ATTN_DIMS(n) ((n) == 4 ? 4 : 8)

@@ -10,6 +10,7 @@
 #define MAX_COLUMNS 4
 #define GROUPS 1
 #define UNROLLED
+#define EACH_COLUMN
 #define BLOCKS_AT_ONCE 1
 #define ATTN_TILES(n) (4 / (n))
 #define ATTN_DIMS(n) (4 / (n))

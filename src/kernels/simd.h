@@ -28,6 +28,7 @@
  *   PANEL            columns of the widest panel
  *   BLOCKS_AT_ONCE   4: so many blocks of packed types in a row, with constant shifts; or 1
  *   UNROLLED         before loops over those and over groups: a pragma, or nothing
+ *   EACH_COLUMN      before loops over columns: the same
  *   vi_max(a, b)     the larger, without sign; vi_sum(v): of all lanes
  *   MAX_COLUMNS, ATTN_TILES(n), ATTN_DIMS(n)  what fits the registers
  * And for dots with rows of integers (pal__attn_row):
@@ -464,6 +465,7 @@ INLINE void dots_of(pal__type type, bool ready, const planes *t, size_t b, int j
 {
 	vi sum[PAL__MAX_PANEL];
 	int zero = zero_shift(type);
+	EACH_COLUMN
 	for (int c = 0; c < n; c++) {
 		int32_t nsum =
 			(parts & 1 ? a->nsum[2 * c] : 0) + (parts & 2 ? a->nsum[2 * c + 1] : 0);
@@ -478,6 +480,7 @@ INLINE void dots_of(pal__type type, bool ready, const planes *t, size_t b, int j
 			w[i] = codes(type, ready, t, b, j, g + i, table);
 		vi_dots(sum, n, w, count, code_bits(type), a->q + 4 * g, 32);
 	}
+	EACH_COLUMN
 	for (int c = 0; c < n; c++)
 		out[c] = vf_of_int(sum[c]);
 }
@@ -523,6 +526,7 @@ INLINE void mul_32(pal__type type, bool ready, const planes *t, size_t b, int j,
 	vf i[PAL__MAX_PANEL], scale, min = vf_set(0);
 	dots_of(type, ready, t, b, j, 3, a, n, table, i);
 	block_scales(type, ready, t, b, 0, &scale, &min);
+	EACH_COLUMN
 	for (int c = 0; c < n; c++) {
 		acc[c] = vf_fma(i[c], vf_mul(scale, vf_set(a->d[c])), acc[c]);
 		if (type_has_min(type))
@@ -537,10 +541,12 @@ INLINE void mul_16(pal__type type, bool ready, const planes *t, size_t b, int j,
 	vf i[PAL__MAX_PANEL], both[PAL__MAX_PANEL], scale, min[2] = {vf_set(0), vf_set(0)};
 	dots_of(type, ready, t, b, j, 1, a, n, table, i);
 	block_scales(type, ready, t, b, 0, &scale, &min[0]);
+	EACH_COLUMN
 	for (int c = 0; c < n; c++)
 		both[c] = vf_mul(i[c], scale);
 	dots_of(type, ready, t, b, j, 2, a, n, table, i);
 	block_scales(type, ready, t, b, 1, &scale, &min[1]);
+	EACH_COLUMN
 	for (int c = 0; c < n; c++) {
 		acc[c] = vf_fma(vf_fma(i[c], scale, both[c]), vf_set(a->d[c]), acc[c]);
 		for (int h = 0; h < 2 && type_has_min(type); h++)
@@ -579,6 +585,7 @@ INLINE void mul_tile(pal__type type, bool ready, const pal__matrix *w, planes t,
 	const size_t ahead = later ? w->tile_bytes / blocks : 0;
 	vi table = vi_table(pal__iq4_values);
 	vf acc[PAL__MAX_PANEL];
+	EACH_COLUMN
 	for (int c = 0; c < n; c++)
 		acc[c] = vf_set(0);
 	if (packed)
@@ -595,6 +602,7 @@ INLINE void mul_tile(pal__type type, bool ready, const pal__matrix *w, planes t,
 				  n, table, acc);
 		}
 	}
+	EACH_COLUMN
 	for (int c = 0; c < n; c++) {
 		if (x.rows == PAL__TILE_ROWS)
 			vf_store(x.y + (size_t)c * x.ldy, acc[c]);
@@ -729,12 +737,25 @@ INLINE void mul_panels(pal__type type, const pal__matrix *w, size_t tile, size_t
 	}
 }
 
+/* One tile by fewer columns than a panel has: they may be few, and then little is done for it. */
+INLINE void mul_alone(pal__type type, const pal__matrix *w, size_t tile, const pal__acts *x,
+		      float *y, size_t ldy)
+{
+	const size_t row = tile * PAL__TILE_ROWS, left = w->n_rows - row;
+	const planes t = planes_of(w, tile);
+	column_span of = {.panel = x->q, .width = (int)x->n, .y = y + row, .ldy = ldy};
+	of.rows = left < PAL__TILE_ROWS ? left : PAL__TILE_ROWS;
+	mul_panel(type, w, &t, of, w->data + (tile + 1) * w->tile_bytes);
+}
+
 /* Q8_0 has nothing to be unpacked. */
 INLINE void mul_tiles(pal__type type, const pal__matrix *w, size_t tile, size_t end,
 		      const pal__acts *x, float *y, size_t ldy)
 {
 	tile_group g;
 	const size_t most = group_tiles(type, w, x->n), step = most ? most : 1;
+	for (; x->n < PANEL && tile < end; tile++)
+		mul_alone(type, w, tile, x, y, ldy);
 	for (; tile < end; tile += step)
 		mul_panels(type, w, tile, end - tile < step ? end : tile + step,
 			   most && type != PAL__Q8_0, x, y, ldy, &g);
