@@ -9,6 +9,7 @@
 #define KERNELS_NAME "avx2"
 #define PANEL 12
 #define MAX_COLUMNS 12
+#define COLUMNS_OF_16 4
 #define GROUPS 8
 #define UNROLLED
 #define EACH_COLUMN
@@ -170,55 +171,134 @@ OP vw vw_signed(vi v)
 {
 	return v;
 }
-/* Instructions one after the other: left to itself gcc 12 makes all products first, and keeps them
- * in memory. */
-OP __m256i add_codes(__m256i sum, __m256i w, const int8_t *p)
+typedef int32_t word __attribute__((may_alias, aligned(1)));
+
+/* 16 rows of a group by a column, or by four of them that are `stride` apart. Instructions one
+ * after the other: left to itself gcc 12 makes all products first, and keeps them in memory. */
+#define DOTS(product, add, p, a, b)                                                              \
+	"vpbroadcastd %[" p "], %[x]\n\t" product " %[x], %[wa], %[y]\n\t" product               \
+	" %[x], %[wb], %[x]\n\t" add " %[y], %[" a "], %[" a "]\n\t" add " %[x], %[" b "], %[" b \
+	"]\n\t"
+#define ADD_1(product, add)                                                    \
+	__asm__(DOTS(product, add, "p0", "a0", "b0")                           \
+		: [a0] "+x"(s->a), [b0] "+x"(s->b), [x] "=&x"(x), [y] "=&x"(y) \
+		: [p0] "m"(*(const word *)p), [wa] "x"(w.a), [wb] "x"(w.b))
+#define ADD_4(product, add)                                                                       \
+	__asm__(DOTS(product, add, "p0", "a0", "b0") DOTS(product, add, "p1", "a1", "b1")         \
+			DOTS(product, add, "p2", "a2", "b2") DOTS(product, add, "p3", "a3", "b3") \
+		: [a0] "+x"(s[0].a), [b0] "+x"(s[0].b), [a1] "+x"(s[1].a), [b1] "+x"(s[1].b),     \
+		  [a2] "+x"(s[2].a), [b2] "+x"(s[2].b), [a3] "+x"(s[3].a), [b3] "+x"(s[3].b),     \
+		  [x] "=&x"(x), [y] "=&x"(y)                                                      \
+		: [p0] "m"(*(const word *)p), [p1] "m"(*(const word *)(p + stride)),              \
+		  [p2] "m"(*(const word *)(p + 2 * stride)),                                      \
+		  [p3] "m"(*(const word *)(p + 3 * stride)), [wa] "x"(w.a), [wb] "x"(w.b))
+
+/* Bytes below 128 by int8, in 16 bits. */
+OP void add_codes(vi s[], int n, vw w, const int8_t *p, size_t stride)
 {
-	typedef int32_t four __attribute__((may_alias, aligned(1)));
-	__m256i a;
-	__asm__("vpbroadcastd %2, %1\n\t"
-		"vpmaddubsw %1, %3, %1\n\t"
-		"vpaddw %1, %0, %0"
-		: "+x"(sum), "=&x"(a)
-		: "m"(*(const four *)p), "x"(w));
-	return sum;
+	__m256i x, y;
+	if (n == 4)
+		ADD_4("vpmaddubsw", "vpaddw");
+	for (; n < 4 && n; n--, s++, p += stride)
+		ADD_1("vpmaddubsw", "vpaddw");
 }
-/* 8 rows of `count` groups by a column. Products of two bytes below 2^bits with quants, which are
- * up to 127, stay within 16 bits for 2^(7 - bits) groups; those of int8 (8 bits) for one. */
-OP __m256i dot_8_rows(__m256i sum, const __m256i w[], const __m256i size[], int count, int bits,
-		      const int8_t *p)
+/* int16 by int16, in 32 bits. */
+OP void add_pairs(vi s[], int n, vw w, const int8_t *p, size_t stride)
 {
-	const int exact = bits > 6 ? 1 : 1 << (7 - bits);
+	__m256i x, y;
+	if (n == 4)
+		ADD_4("vpmaddwd", "vpaddd");
+	for (; n < 4 && n; n--, s++, p += stride)
+		ADD_1("vpmaddwd", "vpaddd");
+}
+
+/* Columns whose sums stay in registers, for which loops over them are unrolled. */
+#define AT_ONCE 4
+#define EACH_OF_4 _Pragma("GCC unroll 4")
+
+/* Products of two bytes below 2^bits with quants, which are up to 127, stay within 16 bits for
+ * 2^(7 - bits) groups. */
+OP void dot_codes(vi sum[], int n, const vw w[], int count, int bits, const int8_t *p,
+		  size_t stride)
+{
+	const int exact = 1 << (7 - bits);
+	const __m256i one = _mm256_set1_epi16(1);
 	for (int i = 0; i < count; i += exact) {
-		__m256i s = _mm256_setzero_si256();
-		if (bits == 8) {
-			int32_t four;
-			__builtin_memcpy(&four, p + 4 * i, 4);
-			s = _mm256_sign_epi8(_mm256_set1_epi32(four), w[i]);
-			s = _mm256_maddubs_epi16(size[i], s);
-		}
-		for (int j = i; bits < 8 && j < count && j < i + exact; j++)
-			s = add_codes(s, w[j], p + 4 * j);
-		sum = _mm256_add_epi32(sum, _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
+		vi s[AT_ONCE];
+		EACH_OF_4
+		for (int c = 0; c < n; c++)
+			s[c] = vi_set(0);
+		for (int j = i; j < count && j < i + exact; j++)
+			add_codes(s, n, w[j], p + 4 * j, stride);
+		EACH_OF_4
+		for (int c = 0; c < n; c++)
+			sum[c] = vi_add(sum[c], (vi){_mm256_madd_epi16(s[c].a, one),
+						     _mm256_madd_epi16(s[c].b, one)});
 	}
-	return sum;
 }
-/* The weights of 8 rows at a time fit the registers: half as many groups where the weights
- * themselves are needed beside their sizes (for few columns that does not pay). */
+
+/* Bytes 0 and 2, or 1 and 3, of every four as int16. */
+OP __m256i even_bytes(__m256i v)
+{
+	return _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8);
+}
+OP __m256i odd_bytes(__m256i v)
+{
+	return _mm256_srai_epi16(v, 8);
+}
+
+/* A whole block of int8: wide[2 j] and [2 j + 1] are the even and odd bytes of group j. */
+OP void dot_pairs(vi sum[], int n, const vw wide[], const int8_t *p, size_t stride)
+{
+	int32_t quants[AT_ONCE][2][GROUPS];
+	EACH_OF_4
+	for (int c = 0; c < n; c++) {
+		__m256i q = _mm256_loadu_si256((const void *)(p + (size_t)c * stride));
+		_mm256_storeu_si256((void *)quants[c][0], even_bytes(q));
+		_mm256_storeu_si256((void *)quants[c][1], odd_bytes(q));
+	}
+	for (int j = 0; j < GROUPS; j++)
+		for (int odd = 0; odd < 2; odd++)
+			add_pairs(sum, n, wide[2 * j + odd], (const int8_t *)&quants[0][odd][j],
+				  sizeof quants[0]);
+}
+
+/* Of int8 by few columns, for which pairs do not pay: the sign of a weight goes to the quant. */
+OP __m256i dot_signed(__m256i sum, __m256i w, const void *p)
+{
+	__m256i q = _mm256_sign_epi8(_mm256_set1_epi32(*(const word *)p), w);
+	q = _mm256_maddubs_epi16(_mm256_abs_epi8(w), q);
+	return _mm256_add_epi32(sum, _mm256_madd_epi16(q, _mm256_set1_epi16(1)));
+}
+OP void dot_few(vi sum[], int n, const vw w[], int count, const int8_t *p, size_t stride)
+{
+	for (int c = 0; c < n; c++)
+		for (int j = 0; j < count; j++) {
+			const int8_t *q = p + (size_t)c * stride + 4 * j;
+			sum[c].a = dot_signed(sum[c].a, w[j].a, q);
+			sum[c].b = dot_signed(sum[c].b, w[j].b, q);
+		}
+}
+
 OP void vi_dots(vi sum[], int n, const vw w[], int count, int bits, const int8_t *p, size_t stride)
 {
-	const int most = bits == 8 && count > 4 && n > 2 ? 4 : count;
-	for (int at = 0; at < 2 * count; at += most) {
-		const int first = at % count, left = count - first, m = left < most ? left : most;
-		__m256i u[GROUPS], size[GROUPS];
-		for (int i = 0; i < m; i++) {
-			u[i] = at < count ? w[first + i].a : w[first + i].b;
-			size[i] = bits == 8 ? _mm256_abs_epi8(u[i]) : u[i];
-		}
-		for (int c = 0; c < n; c++) {
-			__m256i *to = at < count ? &sum[c].a : &sum[c].b;
-			*to = dot_8_rows(*to, u, size, m, bits, p + (size_t)c * stride + 4 * first);
-		}
+	if (bits == 8 && n <= 2) {
+		dot_few(sum, n, w, count, p, stride);
+		return;
+	}
+	vw wide[2 * GROUPS];
+	for (int j = 0; bits == 8 && j < GROUPS; j++) {
+		wide[2 * j] = (vw){even_bytes(w[j].a), even_bytes(w[j].b)};
+		wide[2 * j + 1] = (vw){odd_bytes(w[j].a), odd_bytes(w[j].b)};
+	}
+	EACH_OF_4
+	for (int c = 0; c < n; c += AT_ONCE) {
+		const int m = n - c < AT_ONCE ? n - c : AT_ONCE;
+		const int8_t *q = p + (size_t)c * stride;
+		if (bits == 8)
+			dot_pairs(sum + c, m, wide, q, stride);
+		else
+			dot_codes(sum + c, m, w, count, bits, q, stride);
 	}
 }
 OP vf vf_times_2(vf p, vf n, vi t)
@@ -303,7 +383,7 @@ typedef struct {
 OP pairs signed_pairs(const uint8_t *p)
 {
 	__m256i v = _mm256_loadu_si256((const void *)p);
-	return (pairs){_mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8), _mm256_srai_epi16(v, 8)};
+	return (pairs){even_bytes(v), odd_bytes(v)};
 }
 OP pairs unsigned_pairs(const uint8_t *p)
 {

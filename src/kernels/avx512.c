@@ -9,6 +9,7 @@
 #define KERNELS_NAME "avx512"
 #define PANEL 12
 #define MAX_COLUMNS 12
+#define COLUMNS_OF_16 6
 #define GROUPS 1
 #define UNROLLED _Pragma("GCC unroll 8")
 #define EACH_COLUMN _Pragma("GCC unroll 16")

@@ -8,6 +8,7 @@
 #define KERNELS_NAME "neon"
 #define PANEL 12
 #define MAX_COLUMNS 4
+#define COLUMNS_OF_16 4
 #define GROUPS 1
 #define UNROLLED
 #define EACH_COLUMN

@@ -30,6 +30,7 @@
  *   UNROLLED         before loops over those and over groups: a pragma, or nothing
  *   EACH_COLUMN      before loops over columns: the same
  *   vi_max(a, b)     the larger, without sign; vi_sum(v): of all lanes
+ *   COLUMNS_OF_16    columns that go together of unpacked types with two scales
  *   MAX_COLUMNS, ATTN_TILES(n), ATTN_DIMS(n)  what fits the registers
  * And for dots with rows of integers (pal__attn_row):
  *   row_store(p, pad, at, v[4])  integers [at, at + 64) of a row of `pad`, the way vs_dot wants
@@ -685,12 +686,6 @@ INLINE planes unpack_tile(pal__type type, const pal__matrix *w, const planes *t,
 	return out;
 }
 
-/* Columns of a panel that go together: with three vectors each if there are two scales. */
-INLINE int ready_columns(pal__type type)
-{
-	return MAX_COLUMNS == 12 && type_sub_16(type) ? 6 : MAX_COLUMNS;
-}
-
 /* Tiles [tile, end) by a panel; `ready`: those that g has unpacked. */
 INLINE void mul_group(pal__type type, bool ready, const pal__matrix *w, size_t tile, size_t end,
 		      const tile_group *g, column_span x, bool fetch)
@@ -704,7 +699,7 @@ INLINE void mul_group(pal__type type, bool ready, const pal__matrix *w, size_t t
 		x.rows = left < PAL__TILE_ROWS ? left : PAL__TILE_ROWS;
 		if (!ready)
 			mul_panel(type, w, &g->t[i], x, later);
-		const int step = ready_columns(type);
+		const int step = type_sub_16(type) ? COLUMNS_OF_16 : MAX_COLUMNS;
 		for (; ready && x.at < PANEL; x.at += step, later = NULL) {
 			mul_tile(type, true, w, g->ready[i], x, step, later);
 			x.y += (size_t)step * x.ldy;
