@@ -72,6 +72,14 @@ INLINE void amx_unpack(pal__type type, const planes *t, size_t b0, int n, vi tab
 	}
 }
 
+/* Where the j-th k codes of a tile's 16 rows are: of Q8_0 in the tile, of the others as unpacked.
+ */
+INLINE size_t amx_codes_at(pal__type type, size_t k, int j)
+{
+	return type == PAL__Q8_0 ? (size_t)(j / 2) * pair_bytes(type) + (size_t)(j % 2) * 512
+				 : (size_t)j * k * 16;
+}
+
 /* Dots j of a pair of tiles into C and D. Tile registers are named by constants, hence a macro;
  * results are stored three blocks later, when they are there. */
 #define AMX_DOTS_OF(C, D, J)                                         \
@@ -79,12 +87,12 @@ INLINE void amx_unpack(pal__type type, const planes *t, size_t b0, int n, vi tab
 		if ((J) >= 3)                                        \
 			_tile_stored(C, s->dots[0][(J)-3], 64);      \
 		_tile_loadd(6, amx_quants(panel, stride, k, J), 32); \
-		_tile_loadd(7, w0 + (size_t)(J)*k * 16, 64);         \
+		_tile_loadd(7, w0 + amx_codes_at(type, k, J), 64);   \
 		_tile_zero(C);                                       \
 		_tile_dpbssd(C, 6, 7);                               \
 		if ((J) >= 3)                                        \
 			_tile_stored(D, s->dots[1][(J)-3], 64);      \
-		_tile_loadd(7, w1 + (size_t)(J)*k * 16, 64);         \
+		_tile_loadd(7, w1 + amx_codes_at(type, k, J), 64);   \
 		_tile_zero(D);                                       \
 		_tile_dpbssd(D, 6, 7);                               \
 	} while (0)
@@ -132,8 +140,9 @@ INLINE void amx_fetch_blocks(const amx_later *t, int j, int n, size_t k, int lin
 
 /* n dots of k columns of a pair of tiles by one panel, while `lines` cache lines a block of
  * either tile are fetched from `later`. */
-INLINE void amx_dots(const int8_t *w0, const int8_t *w1, const uint8_t *panel, size_t stride,
-		     size_t k, int n, const amx_later *later, int lines, amx_scratch *s)
+INLINE void amx_dots(pal__type type, const int8_t *w0, const int8_t *w1, const uint8_t *panel,
+		     size_t stride, size_t k, int n, const amx_later *later, int lines,
+		     amx_scratch *s)
 {
 	for (int j = 0; j < n; j += 3) {
 		amx_fetch_blocks(later, j, n, k, lines);
@@ -240,7 +249,8 @@ INLINE void amx_phase(pal__type type, const planes t[AMX_PAIR], int tiles, size_
 	const int8_t *w[AMX_PAIR];
 	for (int i = 0; i < AMX_PAIR; i++) {
 		amx_unpack(type, &t[i], b0, n, table, s, i);
-		w[i] = type == PAL__Q8_0 ? (const int8_t *)t[i].p[0] + b0 * 512 : s->codes[i][0];
+		w[i] = type == PAL__Q8_0 ? (const int8_t *)units_at(type, &t[i], 0, 512, b0)
+					 : s->codes[i][0];
 	}
 	amx_written();
 	for (int p = 0; p < x->n; p++) {
@@ -250,11 +260,11 @@ INLINE void amx_phase(pal__type type, const planes t[AMX_PAIR], int tiles, size_
 		const uint8_t *next = p + 1 < x->n ? panel + x->panel_bytes
 						   : x->panels + (b0 + (size_t)n) * stride;
 		if (dots == AMX_DOTS && p == 0)
-			amx_dots(w[0], w[1], panel, stride, k, AMX_DOTS, later, early, s);
+			amx_dots(type, w[0], w[1], panel, stride, k, AMX_DOTS, later, early, s);
 		else if (dots == AMX_DOTS)
-			amx_dots(w[0], w[1], panel, stride, k, AMX_DOTS, later, 0, s);
+			amx_dots(type, w[0], w[1], panel, stride, k, AMX_DOTS, later, 0, s);
 		else
-			amx_dots(w[0], w[1], panel, stride, k, dots, later, 0, s);
+			amx_dots(type, w[0], w[1], panel, stride, k, dots, later, 0, s);
 		for (int i = 0; i < tiles; i++) {
 			amx_scaling sums = {.dots = s->dots[i][0],
 					    .scale = s->scale[i][0],

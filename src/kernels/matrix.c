@@ -1,5 +1,6 @@
 #include "kernels/matrix.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -70,29 +71,32 @@ bool pal__matrix_shape(pal__matrix *m, pal__type type, size_t n_rows, size_t n_c
 	*m = (pal__matrix){.type = type, .n_rows = n_rows, .n_cols = n_cols};
 	m->n_blocks = n_cols / (size_t)info->block;
 	m->n_tiles = n_rows / PAL__TILE_ROWS + (n_rows % PAL__TILE_ROWS != 0);
-	size_t at = 0;
 	for (int f = 0; f < n; f++) {
-		size_t units, bytes, next;
-		size_t block = (size_t)fields[f].unit * fields[f].count * PAL__TILE_ROWS;
-		m->plane[f] = at;
-		if (!pal__mul_size(m->n_blocks, block, &units) ||
-		    !pal__round_up(units, PAL__ALIGN, &bytes) || !pal__add_size(at, bytes, &next))
-			return false;
-		at = next;
+		m->plane[f] = m->pair_bytes;
+		m->pair_bytes += (size_t)2 * fields[f].unit * fields[f].count * PAL__TILE_ROWS;
 	}
-	m->tile_bytes = at;
-	size_t total;
-	return pal__mul_size(m->n_tiles, m->tile_bytes, &total) && total < SIZE_MAX / 2;
+	assert(m->pair_bytes % PAL__ALIGN == 0);
+	size_t pairs = m->n_blocks / 2 + m->n_blocks % 2, total;
+	return pal__mul_size(pairs, m->pair_bytes, &m->tile_bytes) &&
+	       pal__mul_size(m->n_tiles, m->tile_bytes, &total) && total < SIZE_MAX / 2;
 }
 
-/* One row of one field: units of the row's blocks to their places 16 units apart. The
- * unit is a constant where this is inlined. */
-static inline void pack_units(uint8_t *to, const uint8_t *from, size_t n_blocks, size_t block_bytes,
-			      size_t count, size_t unit)
+/* Where the units of plane f, `size` bytes a block, are for a block of a tile. */
+static size_t units_at(const pal__matrix *m, int f, size_t size, size_t block)
 {
-	for (size_t b = 0; b < n_blocks; b++, from += block_bytes)
-		for (size_t u = 0; u < count; u++, to += PAL__TILE_ROWS * unit)
-			memcpy(to, from + u * unit, unit);
+	return block / 2 * m->pair_bytes + m->plane[f] + block % 2 * size;
+}
+
+/* One row of plane f: units of the row's blocks to their places 16 units apart. The
+ * unit is a constant where this is inlined. */
+static inline void pack_units(const pal__matrix *m, int f, uint8_t *to, const uint8_t *from,
+			      size_t block_bytes, size_t count, size_t unit)
+{
+	for (size_t b = 0; b < m->n_blocks; b++, from += block_bytes) {
+		uint8_t *at = to + units_at(m, f, count * unit * PAL__TILE_ROWS, b);
+		for (size_t u = 0; u < count; u++, at += PAL__TILE_ROWS * unit)
+			memcpy(at, from + u * unit, unit);
+	}
 }
 
 void pal__matrix_pack_tile(pal__matrix *m, size_t tile, const uint8_t *src, const uint32_t *map)
@@ -102,20 +106,19 @@ void pal__matrix_pack_tile(pal__matrix *m, size_t tile, const uint8_t *src, cons
 	size_t block_bytes = (size_t)pal__type_find((uint32_t)m->type)->block_bytes;
 	uint8_t *out = m->data + tile * m->tile_bytes;
 	size_t first = tile * PAL__TILE_ROWS;
-	if (first + PAL__TILE_ROWS > m->n_rows)
+	if (first + PAL__TILE_ROWS > m->n_rows || m->n_blocks % 2)
 		memset(out, 0, m->tile_bytes);
 	for (size_t r = 0; r < PAL__TILE_ROWS && first + r < m->n_rows; r++) {
 		size_t from = map ? map[first + r] : first + r;
 		const uint8_t *row = src + from * m->n_blocks * block_bytes;
 		for (int f = 0; f < n; f++) {
 			const pal__field *d = &fields[f];
-			uint8_t *to = out + m->plane[f] + r * d->unit;
+			uint8_t *to = out + r * d->unit;
+			const uint8_t *units = row + d->offset;
 			if (d->unit == 4)
-				pack_units(to, row + d->offset, m->n_blocks, block_bytes, d->count,
-					   4);
+				pack_units(m, f, to, units, block_bytes, d->count, 4);
 			else
-				pack_units(to, row + d->offset, m->n_blocks, block_bytes, d->count,
-					   2);
+				pack_units(m, f, to, units, block_bytes, d->count, 2);
 		}
 	}
 }
@@ -128,7 +131,7 @@ void pal__matrix_block(const pal__matrix *m, size_t row, size_t block, uint8_t *
 	size_t lane = row % PAL__TILE_ROWS;
 	for (int f = 0; f < n; f++) {
 		size_t unit = fields[f].unit, count = fields[f].count;
-		const uint8_t *from = tile + m->plane[f] + block * count * PAL__TILE_ROWS * unit;
+		const uint8_t *from = tile + units_at(m, f, count * PAL__TILE_ROWS * unit, block);
 		for (size_t u = 0; u < count; u++)
 			memcpy(out + fields[f].offset + u * unit,
 			       from + (u * PAL__TILE_ROWS + lane) * unit, unit);

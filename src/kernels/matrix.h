@@ -1,14 +1,15 @@
 /* Weight matrices as tiles, activations as panels: what matmul reads.
  *
  * A matrix of n_rows outputs by n_cols inputs keeps the file's bytes, re-ordered: 16
- * rows make a tile, and in a tile every field of the file's blocks (scales, quants) is
- * a plane in which the 16 rows lie side by side:
+ * rows make a tile, in which the file's blocks are taken by pairs, and in a pair every field
+ * of the blocks (scales, quants) is a plane in which the 16 rows lie side by side:
  *
- *     plane f of a tile: [blocks of a row][units of f in a block][16 rows][unit bytes]
+ *     plane f of a pair: [2 blocks][units of f in a block][16 rows][unit bytes]
  *
  * with units of 2 bytes (half-precision scales, F16, BF16) or 4 (four quants, F32). So a
- * vector load gives one field of 16 rows. Planes start at multiples of 64 bytes. Rows
- * beyond n_rows, in the last tile, are zeros.
+ * vector load gives one field of 16 rows, at a multiple of 64 bytes (32 for the second of units
+ * of 2), and a tile is read from its first byte to its last, which memory is fastest at. Rows
+ * beyond n_rows, in the last tile, and the block that a last pair may lack are zeros.
  *
  * Activations for the float types are plain f32. For all others a column is rounded to
  * int8 in blocks of 32 with an f32 scale d, x ~ q d, |q| <= 127. Of PAL__ACT_TRIES scales,
@@ -45,8 +46,8 @@ int pal__type_fields(pal__type type, const pal__field **fields);
 typedef struct {
 	pal__type type;
 	size_t n_rows, n_cols, n_tiles, n_blocks; /* n_blocks: of a row */
-	size_t plane[PAL__MAX_FIELDS];            /* byte offsets of a tile's planes */
-	size_t tile_bytes;
+	size_t plane[PAL__MAX_FIELDS];            /* byte offsets of a pair's planes */
+	size_t pair_bytes, tile_bytes;
 	uint8_t *data; /* [n_tiles][tile_bytes], at a multiple of 64 */
 } pal__matrix;
 

@@ -226,20 +226,59 @@ INLINE planes planes_of(const pal__matrix *w, size_t tile)
 	return t;
 }
 
-INLINE vi words(const planes *t, int f, size_t unit)
+/* Bytes of a pair of blocks of 16 rows: 32 times the file's block. */
+INLINE size_t pair_bytes(pal__type type)
 {
-	return vi_load(t->p[f] + unit * 64);
+	switch (type) {
+	case PAL__Q8_0:
+		return 32 * 34;
+	case PAL__Q4_0:
+	case PAL__IQ4_NL:
+		return 32 * 18;
+	case PAL__Q4_1:
+		return 32 * 20;
+	case PAL__Q5_0:
+		return 32 * 22;
+	case PAL__Q5_1:
+		return 32 * 24;
+	case PAL__Q2_K:
+		return 32 * 84;
+	case PAL__Q3_K:
+		return 32 * 110;
+	case PAL__Q4_K:
+		return 32 * 144;
+	case PAL__Q5_K:
+		return 32 * 176;
+	case PAL__Q6_K:
+		return 32 * 210;
+	case PAL__IQ4_XS:
+		return 32 * 136;
+	default:
+		__builtin_unreachable();
+	}
 }
 
-INLINE vf halves(const planes *t, int f, size_t block)
+/* Where plane f, `size` bytes a block, has a block. */
+INLINE const uint8_t *units_at(pal__type type, const planes *t, int f, size_t size, size_t block)
 {
-	return vf_half(t->p[f] + block * 32);
+	return t->p[f] + block / 2 * pair_bytes(type) + block % 2 * size;
 }
 
-/* Unit u of a nibble plane, low half for g < 4, high for the rest. */
-INLINE vi nibble(const planes *t, size_t unit, int shift)
+/* Unit u of the `count` that plane f has of a block. */
+INLINE vi words(pal__type type, const planes *t, int f, size_t block, size_t count, size_t u)
 {
-	return vi_and(vi_srl(words(t, 0, unit), shift), vi_set(0x0f0f0f0f));
+	return vi_load(units_at(type, t, f, count * 64, block) + u * 64);
+}
+
+INLINE vf halves(pal__type type, const planes *t, int f, size_t block)
+{
+	return vf_half(units_at(type, t, f, 32, block));
+}
+
+/* The low nibbles for shift 0, the high ones for 4. */
+INLINE vi nibble(vi v, int shift)
+{
+	return vi_and(vi_srl(v, shift), vi_set(0x0f0f0f0f));
 }
 
 /* Bits 4g .. 4g + 3 of a word of 32 fifth bits, as bit 4 of four bytes. */
@@ -255,40 +294,41 @@ INLINE vi fifth_bits(vi high, int g)
 INLINE vi bytes(pal__type type, const planes *t, size_t b, int j, int g, vi table)
 {
 	size_t super = b / 8, s = b % 8; /* of the types with 256 columns a block */
-	size_t low = b * 4 + (size_t)(g & 3);
+	size_t n = (size_t)g, low = n & 3;
 	int high = g & 4;
 	vi v;
 	switch (type) {
 	case PAL__Q8_0:
-		return words(t, 0, b * 8 + (size_t)g);
+		return words(type, t, 0, b, 8, n);
 	case PAL__IQ4_NL:
-	case PAL__IQ4_XS: /* 16 bytes for every 32 weights in both */
-		return vi_lookup(table, nibble(t, low, high));
+		return vi_lookup(table, nibble(words(type, t, 0, b, 4, low), high));
+	case PAL__IQ4_XS:
+		return vi_lookup(table, nibble(words(type, t, 0, super, 32, s * 4 + low), high));
 	case PAL__Q4_0:
 	case PAL__Q4_1:
-		return nibble(t, low, high);
+		return nibble(words(type, t, 0, b, 4, low), high);
 	case PAL__Q5_0:
 	case PAL__Q5_1:
-		v = fifth_bits(words(t, 1, b), g);
-		return vi_or(v, nibble(t, low, high));
+		v = fifth_bits(words(type, t, 1, b, 1, 0), g);
+		return vi_or(v, nibble(words(type, t, 0, b, 4, low), high));
 	case PAL__Q4_K:
-		return nibble(t, super * 32 + s / 2 * 8 + (size_t)g, j % 2 * 4);
+		return nibble(words(type, t, 0, super, 32, s / 2 * 8 + n), j % 2 * 4);
 	case PAL__Q5_K:
-		v = vi_and(vi_srl(words(t, 1, super * 8 + (size_t)g), (int)s), vi_set(0x01010101));
+		v = vi_and(vi_srl(words(type, t, 1, super, 8, n), (int)s), vi_set(0x01010101));
 		return vi_or(vi_sll(v, 4),
-			     nibble(t, super * 32 + s / 2 * 8 + (size_t)g, j % 2 * 4));
+			     nibble(words(type, t, 0, super, 32, s / 2 * 8 + n), j % 2 * 4));
 	case PAL__Q6_K:
-		v = vi_srl(words(t, 1, super * 16 + s / 4 * 8 + (size_t)g), j * 2);
+		v = vi_srl(words(type, t, 1, super, 16, s / 4 * 8 + n), j * 2);
 		v = vi_sll(vi_and(v, vi_set(0x03030303)), 4);
-		return vi_or(v,
-			     nibble(t, super * 32 + s / 4 * 16 + s % 2 * 8 + (size_t)g, j / 2 * 4));
+		return vi_or(v, nibble(words(type, t, 0, super, 32, s / 4 * 16 + s % 2 * 8 + n),
+				       j / 2 * 4));
 	case PAL__Q2_K:
 	case PAL__Q3_K:
-		v = vi_srl(words(t, 0, super * 16 + s / 4 * 8 + (size_t)g), j * 2);
+		v = vi_srl(words(type, t, 0, super, 16, s / 4 * 8 + n), j * 2);
 		v = vi_and(v, vi_set(0x03030303));
 		if (type == PAL__Q2_K)
 			return v;
-		return vi_or(v, vi_sll(vi_and(vi_srl(words(t, 1, super * 8 + (size_t)g), (int)s),
+		return vi_or(v, vi_sll(vi_and(vi_srl(words(type, t, 1, super, 8, n), (int)s),
 					      vi_set(0x01010101)),
 				       2));
 	default:
@@ -299,30 +339,22 @@ INLINE vi bytes(pal__type type, const planes *t, size_t b, int j, int g, vi tabl
 /* The same as an operand of vi_dots. */
 INLINE vw codes(pal__type type, bool ready, const planes *t, size_t b, int j, int g, vi table)
 {
-	vi v = ready ? words(t, 0, b * 8 + (size_t)g) : bytes(type, t, b, j, g, table);
+	vi v = ready ? vi_load(t->p[0] + (b * 8 + (size_t)g) * 64) : bytes(type, t, b, j, g, table);
 	return type == PAL__Q8_0 || type == PAL__IQ4_NL || type == PAL__IQ4_XS ? vw_signed(v)
 									       : vw_codes(v);
 }
 
-/* Cache lines that a block of 32 columns takes of a tile: all planes together, rounded up. */
+/* Types with 256 columns a block, whose scales are packed. */
+INLINE bool type_is_packed(pal__type t)
+{
+	return t == PAL__Q2_K || t == PAL__Q3_K || t == PAL__Q4_K || t == PAL__Q5_K ||
+	       t == PAL__Q6_K || t == PAL__IQ4_XS;
+}
+
+/* Cache lines that a block of 32 columns takes of a tile, rounded up. */
 INLINE int block_lines(pal__type type)
 {
-	switch (type) {
-	case PAL__Q8_0:
-		return 9;
-	case PAL__Q6_K:
-		return 7;
-	case PAL__Q5_0:
-	case PAL__Q5_1:
-	case PAL__Q5_K:
-		return 6;
-	case PAL__Q3_K:
-		return 4;
-	case PAL__Q2_K:
-		return 3;
-	default:
-		return 5;
-	}
+	return (int)((pair_bytes(type) / (type_is_packed(type) ? 16 : 2) + 63) / 64);
 }
 
 /* log2 of the code that means zero, for types whose codes are unsigned; -1: none. */
@@ -372,12 +404,12 @@ INLINE vi byte_of(vi v, int i)
 
 /* Scales and mins of Q4_K's and Q5_K's 8 sub-blocks; f: the field of the packed scales. Of six
  * bits the last four sub-blocks have two in the bytes of the first four. */
-INLINE void scales_6(const planes *t, int f, size_t super, float *scale, float *min)
+INLINE void scales_6(pal__type type, const planes *t, int f, size_t super, float *scale, float *min)
 {
 	const vi six = vi_set(0x3f3f3f3f), four = vi_set(0x0f0f0f0f), two = vi_set(0x30303030);
-	vi a = words(t, f, super * 3), b = words(t, f, super * 3 + 1),
-	   c = words(t, f, super * 3 + 2);
-	vf d = halves(t, f + 1, super), dmin = vf_neg(halves(t, f + 2, super));
+	vi a = words(type, t, f, super, 3, 0), b = words(type, t, f, super, 3, 1),
+	   c = words(type, t, f, super, 3, 2);
+	vf d = halves(type, t, f + 1, super), dmin = vf_neg(halves(type, t, f + 2, super));
 	vi s[2] = {vi_and(a, six), vi_or(vi_and(c, four), vi_and(vi_srl(a, 2), two))};
 	vi m[2] = {vi_and(b, six), vi_or(vi_and(vi_srl(c, 4), four), vi_and(vi_srl(b, 2), two))};
 	for (int i = 0; i < 8; i++) {
@@ -396,43 +428,44 @@ INLINE void scales(pal__type type, const planes *t, size_t b, int h, vf *scale, 
 	case PAL__Q8_0:
 	case PAL__Q4_0:
 	case PAL__IQ4_NL:
-		*scale = halves(t, 1, b);
+		*scale = halves(type, t, 1, b);
 		return;
 	case PAL__Q5_0:
-		*scale = halves(t, 2, b);
+		*scale = halves(type, t, 2, b);
 		return;
 	case PAL__Q4_1:
-		*scale = halves(t, 1, b);
-		*min = halves(t, 2, b);
+		*scale = halves(type, t, 1, b);
+		*min = halves(type, t, 2, b);
 		return;
 	case PAL__Q5_1:
-		*scale = halves(t, 2, b);
-		*min = halves(t, 3, b);
+		*scale = halves(type, t, 2, b);
+		*min = halves(type, t, 3, b);
 		return;
 	case PAL__Q2_K:
-		low = byte_of(words(t, 1, super * 4 + (size_t)s16 / 4), s16 % 4);
-		*scale = vf_mul(halves(t, 2, super), vf_of_int(vi_and(low, vi_set(15))));
-		*min = vf_neg(vf_mul(halves(t, 3, super), vf_of_int(vi_srl(low, 4))));
+		low = byte_of(words(type, t, 1, super, 4, (size_t)s16 / 4), s16 % 4);
+		*scale = vf_mul(halves(type, t, 2, super), vf_of_int(vi_and(low, vi_set(15))));
+		*min = vf_neg(vf_mul(halves(type, t, 3, super), vf_of_int(vi_srl(low, 4))));
 		return;
 	case PAL__Q3_K:
-		low = byte_of(words(t, 2, super * 3 + (size_t)(s16 % 8) / 4), s16 % 4);
+		low = byte_of(words(type, t, 2, super, 3, (size_t)(s16 % 8) / 4), s16 % 4);
 		low = vi_and(vi_srl(low, s16 / 8 * 4), vi_set(15));
-		high = byte_of(words(t, 2, super * 3 + 2), s16 % 4);
+		high = byte_of(words(type, t, 2, super, 3, 2), s16 % 4);
 		high = vi_and(vi_srl(high, s16 / 4 * 2), vi_set(3));
 		low = vi_add(vi_or(low, vi_sll(high, 4)), vi_set(-32));
-		*scale = vf_mul(halves(t, 3, super), vf_of_int(low));
+		*scale = vf_mul(halves(type, t, 3, super), vf_of_int(low));
 		return;
 	case PAL__Q6_K: /* int8: sign by the float conversion of (v ^ 128) - 128 */
-		low = byte_of(words(t, 2, super * 4 + (size_t)s16 / 4), s16 % 4);
+		low = byte_of(words(type, t, 2, super, 4, (size_t)s16 / 4), s16 % 4);
 		low = vi_add(vi_xor(low, vi_set(128)), vi_set(-128));
-		*scale = vf_mul(halves(t, 3, super), vf_of_int(low));
+		*scale = vf_mul(halves(type, t, 3, super), vf_of_int(low));
 		return;
 	case PAL__IQ4_XS:
-		low = byte_of(words(t, 1, super), s / 2);
+		low = byte_of(words(type, t, 1, super, 1, 0), s / 2);
 		low = vi_and(vi_srl(low, s % 2 * 4), vi_set(15));
-		high = vi_and(vi_srl(vi_half_bits(t->p[3] + super * 32), 2 * s), vi_set(3));
+		high = vi_and(vi_srl(vi_half_bits(units_at(type, t, 3, 32, super)), 2 * s),
+			      vi_set(3));
 		low = vi_add(vi_or(low, vi_sll(high, 4)), vi_set(-32));
-		*scale = vf_mul(halves(t, 2, super), vf_of_int(low));
+		*scale = vf_mul(halves(type, t, 2, super), vf_of_int(low));
 		return;
 	default:
 		__builtin_unreachable();
@@ -446,12 +479,6 @@ INLINE bool type_has_min(pal__type t)
 }
 
 /* Whether a block has 256 columns. */
-INLINE bool type_is_packed(pal__type t)
-{
-	return t == PAL__Q2_K || t == PAL__Q3_K || t == PAL__Q4_K || t == PAL__Q5_K ||
-	       t == PAL__Q6_K || t == PAL__IQ4_XS;
-}
-
 INLINE bool type_sub_16(pal__type t)
 {
 	return t == PAL__Q2_K || t == PAL__Q3_K || t == PAL__Q6_K;
@@ -492,7 +519,7 @@ INLINE void scales_of_8(pal__type type, const planes *t, size_t b0, float *scale
 {
 	const int parts = type_sub_16(type) ? 2 : 1;
 	if (type == PAL__Q4_K || type == PAL__Q5_K) {
-		scales_6(t, type == PAL__Q4_K ? 1 : 2, b0 / 8, scale, min);
+		scales_6(type, t, type == PAL__Q4_K ? 1 : 2, b0 / 8, scale, min);
 		return;
 	}
 	for (int i = 0; i < 8 * parts; i++) {
@@ -737,10 +764,13 @@ INLINE void mul_alone(pal__type type, const pal__matrix *w, size_t tile, const p
 		      float *y, size_t ldy)
 {
 	const size_t row = tile * PAL__TILE_ROWS, left = w->n_rows - row;
+	/* One or two columns take bytes as fast as they come: the CPU's own fetching, which goes on
+	 * from there, brings them faster than ours does, where blocks are small. */
+	const size_t ahead = x->n <= 2 && !type_is_packed(type) ? 1 << 10 : 16 << 10;
 	const planes t = planes_of(w, tile);
 	column_span of = {.panel = x->q, .width = (int)x->n, .y = y + row, .ldy = ldy};
 	of.rows = left < PAL__TILE_ROWS ? left : PAL__TILE_ROWS;
-	mul_panel(type, w, &t, of, w->data + (tile + 1) * w->tile_bytes);
+	mul_panel(type, w, &t, of, w->data + tile * w->tile_bytes + ahead);
 }
 
 /* Q8_0 has nothing to be unpacked. */

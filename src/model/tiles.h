@@ -20,7 +20,7 @@
 
 /* Raise it whenever the bytes of a tile, or which rows it holds, change: kernels/matrix.h's
  * layout, the order of llama's rows, the order of the matrices. */
-#define PAL__TILES_LAYOUT 1
+#define PAL__TILES_LAYOUT 2
 
 /* A matrix, as in the file. */
 typedef struct {
