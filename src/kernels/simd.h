@@ -478,7 +478,7 @@ INLINE bool type_has_min(pal__type t)
 	       t == PAL__Q5_K;
 }
 
-/* Whether a block has 256 columns. */
+/* Types with a scale for each 16 columns. */
 INLINE bool type_sub_16(pal__type t)
 {
 	return t == PAL__Q2_K || t == PAL__Q3_K || t == PAL__Q6_K;
@@ -601,8 +601,8 @@ INLINE void mul_block(pal__type type, bool ready, const planes *t, size_t b, int
 }
 
 /* One tile by n columns. Memory that will be read next, a tile's bytes from `later`, is fetched to
- * L2 evenly while it works (NULL: nothing is): the CPU's own fetching ends at pages and knows
- * nothing of the order of planes, and what is fetched to L1 so early is gone when it is needed. */
+ * L2 evenly while it works (NULL: nothing is): the CPU's own fetching ends at pages and follows
+ * only what is read in order, and what is fetched to L1 so early is gone when it is needed. */
 INLINE void mul_tile(pal__type type, bool ready, const pal__matrix *w, planes t, column_span x,
 		     int n, const uint8_t *later)
 {
