@@ -171,6 +171,7 @@ OP vw vw_signed(vi v)
 {
 	return v;
 }
+
 typedef int32_t word __attribute__((may_alias, aligned(1)));
 
 /* 16 rows of a group by a column, or by four of them that are `stride` apart. Instructions one
@@ -193,24 +194,18 @@ typedef int32_t word __attribute__((may_alias, aligned(1)));
 		  [p2] "m"(*(const word *)(p + 2 * stride)),                                      \
 		  [p3] "m"(*(const word *)(p + 3 * stride)), [wa] "x"(w.a), [wb] "x"(w.b))
 
-/* Bytes below 128 by int8, in 16 bits. */
-OP void add_codes(vi s[], int n, vw w, const int8_t *p, size_t stride)
-{
-	__m256i x, y;
-	if (n == 4)
-		ADD_4("vpmaddubsw", "vpaddw");
-	for (; n < 4 && n; n--, s++, p += stride)
-		ADD_1("vpmaddubsw", "vpaddw");
-}
-/* int16 by int16, in 32 bits. */
-OP void add_pairs(vi s[], int n, vw w, const int8_t *p, size_t stride)
-{
-	__m256i x, y;
-	if (n == 4)
-		ADD_4("vpmaddwd", "vpaddd");
-	for (; n < 4 && n; n--, s++, p += stride)
-		ADD_1("vpmaddwd", "vpaddd");
-}
+#define ADD(name, product, add)                                           \
+	OP void name(vi s[], int n, vw w, const int8_t *p, size_t stride) \
+	{                                                                 \
+		__m256i x, y;                                             \
+		if (n == 4)                                               \
+			ADD_4(product, add);                              \
+		for (; n < 4 && n; n--, s++, p += stride)                 \
+			ADD_1(product, add);                              \
+	}
+/* Bytes below 128 by int8, in 16 bits; int16 by int16, in 32 bits. */
+ADD(add_codes, "vpmaddubsw", "vpaddw")
+ADD(add_pairs, "vpmaddwd", "vpaddd")
 
 /* Columns whose sums stay in registers, for which loops over them are unrolled. */
 #define AT_ONCE 4

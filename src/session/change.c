@@ -20,8 +20,7 @@
 #include "base/checked.h"
 #include "session/session.h"
 
-#define SEAM 32          /* positions behind a change whose keys are made anew */
-#define COPIED (1 << 16) /* tokens at once */
+#define SEAM 32 /* positions behind a change whose keys are made anew */
 
 typedef struct {
 	pal_session *s;
@@ -41,22 +40,10 @@ static int64_t moved(const changing *c)
 
 /* --- the log ---------------------------------------------------------------------- */
 
-static pal_status copy(const pal__disk *from, int64_t at, int64_t end, pal__disk *to, int64_t place,
-		       pal_error *err)
+static pal_status write_ids(pal__disk *to, int64_t at, const int32_t *ids, int64_t n,
+			    pal_error *err)
 {
-	int32_t *ids = pal__alloc(COPIED * sizeof *ids);
-	pal_status s = ids ? PAL_OK : pal__fail_memory(err, "a log", COPIED * sizeof *ids);
-	while (!s && at < end) {
-		size_t n = end - at < COPIED ? (size_t)(end - at) : COPIED;
-		s = pal__disk_read(from, ids, n * sizeof *ids, (uint64_t)at * sizeof *ids, err);
-		if (!s)
-			s = pal__disk_write(to, ids, n * sizeof *ids, (uint64_t)place * sizeof *ids,
-					    err);
-		at += (int64_t)n;
-		place += (int64_t)n;
-	}
-	pal__free(ids);
-	return s;
+	return pal__disk_write(to, ids, (size_t)n * sizeof *ids, (uint64_t)at * sizeof *ids, err);
 }
 
 /* The log with n_old of its `length` tokens at `position` replaced, in a file of its own that then
@@ -67,12 +54,12 @@ static pal_status rewrite_log(pal_session *s, int64_t length, int64_t position, 
 	pal__disk file = PAL__NO_DISK;
 	pal_status status = pal__disk_open(&file, s->o.disk_dir, "the token log", err);
 	if (!status)
-		status = copy(&s->log_file, 0, position, &file, 0, err);
-	if (!status && n_new)
-		status = pal__disk_write(&file, ids, (size_t)n_new * sizeof *ids,
-					 (uint64_t)position * sizeof *ids, err);
+		status = write_ids(&file, 0, s->log, position, err);
 	if (!status)
-		status = copy(&s->log_file, position + n_old, length, &file, position + n_new, err);
+		status = write_ids(&file, position, ids, n_new, err);
+	if (!status)
+		status = write_ids(&file, position + n_new, s->log + position + n_old,
+				   length - position - n_old, err);
 	if (!status && mmap(s->log, (size_t)s->n_ctx * sizeof *s->log, PROT_READ,
 			    MAP_SHARED | MAP_NORESERVE | MAP_FIXED, file.fd, 0) == MAP_FAILED)
 		status = pal__fail(err, PAL_EIO, "the token log: cannot map it");
@@ -429,15 +416,16 @@ pal_status pal__session_play_change(pal_session *s, uint64_t i, int64_t total, p
 	return status;
 }
 
-/* The log and the list as they were; K/V come by a replay. */
-static void take_back(pal_session *s, int64_t length)
+/* The log and the list as they were, of what is in memory; K/V that have changed are stale. */
+static void take_back(pal_session *s, const pal__changed *c, const int32_t *ids)
 {
-	int64_t now = s->length;
-	s->stale = true;
-	if (pal__session_log_of(s, s->n_changes - 1, &now, NULL))
-		s->broken = true;
 	s->n_changes--;
-	s->length = length;
+	if (s->log_version > s->n_changes) {
+		if (rewrite_log(s, s->length, c->position, c->n_new, ids, c->n_old, NULL))
+			s->broken = true;
+		s->log_version--;
+	}
+	s->length = c->at;
 }
 
 pal_status pal__session_change(pal_session *s, int64_t position, int64_t n_old, const int32_t *ids,
@@ -466,7 +454,7 @@ pal_status pal__session_change(pal_session *s, int64_t position, int64_t n_old, 
 	if (!status) {
 		status = play(s, &c, both, c.at, err);
 		if (status)
-			take_back(s, c.at);
+			take_back(s, &c, both);
 		else
 			pal__session_new_logits(s);
 	}

@@ -456,9 +456,7 @@ class Limits(Case):
         for c in clients:
             c.socket.close()
         server.until("live", lambda n: n < 40)
-        deadline = time.monotonic() + PATIENCE
-        while len(server.log) < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        server.until_logged(3)
         self.assertEqual([e["status"] for e in server.log], [408] * 3)
 
     def test_idle(self):

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "base/disk.h"
 #include "base/mem.h"
 #include "session/session.h"
 
@@ -166,11 +167,62 @@ static void nothing_to_put_away(void **state)
 	pal_model_close(m);
 }
 
+/* A change that fails leaves the log and what follows from it as they were, if the log's file can
+ * still be written; otherwise the session says so. */
+static void check_failed(pal_session *s, const pal_session *undisturbed, bool may_break)
+{
+	pal_error err;
+	assert_int_equal(pal_session_length(s), LOG);
+	if (may_break && s->broken) {
+		assert_int_equal(pal_session_restore(s, &err), PAL_EIO);
+		assert_non_null(strstr(err.text, "could not be put back"));
+		return;
+	}
+	assert_int_equal(s->n_changes, 0);
+	assert_memory_equal(s->log, undisturbed->log, LOG * sizeof *s->log);
+	if (pal_session_restore(s, &err))
+		fail_msg("%s", err.text);
+	same_logits(s, undisturbed);
+}
+
+/* Changes of one token, each failing later than the one before, until one does not. */
+static void fail_each(pal_model *m, void (*fail_after)(int64_t), bool may_break)
+{
+	const int32_t id[2] = {7, 8};
+	pal_session *undisturbed = open_session(m, 60, PAL_KV_F16), *s = NULL;
+	assert_int_equal(pal_session_restore(undisturbed, NULL), PAL_OK);
+	pal_status status = PAL_EIO;
+	for (int64_t n = 0; status; n += 1 + n / 4) {
+		s = open_session(m, 60, PAL_KV_F16);
+		fail_after(n);
+		status = pal__session_change(s, AT, 1, id, 2, NULL);
+		fail_after(-1);
+		if (!status)
+			break;
+		check_failed(s, undisturbed, may_break);
+		pal_session_close(s);
+	}
+	assert_int_equal(pal_session_length(s), LOG + 1);
+	pal_session_close(s);
+	pal_session_close(undisturbed);
+}
+
+static void failed_change(void **state)
+{
+	(void)state;
+	pal_model *m;
+	assert_int_equal(pal_model_open(paths[0], NULL, &m, NULL), PAL_OK);
+	fail_each(m, pal__mem_fail_after, false);
+	fail_each(m, pal__disk_fail_after, true);
+	pal_model_close(m);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(rows_move),
 		cmocka_unit_test(nothing_to_put_away),
+		cmocka_unit_test(failed_change),
 	};
 	paths = argv + 1;
 	n_paths = argc - 1;
