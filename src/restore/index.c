@@ -398,10 +398,14 @@ static void move_item(void *arg, size_t item, int worker)
 	move *v = arg;
 	size_t bytes = pal__matrix_bytes(&v->x->tile);
 	uint8_t *space = pal__alloc_aligned(3 * bytes);
-	moving m = {v, item, {-1, -1}, {space, space + bytes}, space + 2 * bytes};
 	pal_error error = {0};
-	pal_status s = space ? move_pair(&m, &error)
-			     : pal__fail_memory(&error, "the selection index", 3 * bytes);
+	pal_status s;
+	if (space) {
+		moving m = {v, item, {-1, -1}, {space, space + bytes}, space + 2 * bytes};
+		s = move_pair(&m, &error);
+	} else {
+		s = pal__fail_memory(&error, "the selection index", 3 * bytes);
+	}
 	(void)worker;
 	if (s && !atomic_exchange(&v->failed, true))
 		v->error = error;
