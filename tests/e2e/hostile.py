@@ -29,6 +29,7 @@ import gguf  # noqa: E402
 import harness  # noqa: E402
 import mkmodel  # noqa: E402
 import quants  # noqa: E402
+from tap import sanitized  # noqa: E402
 
 NAN, INF = float("nan"), float("inf")
 IDS = "1 2 3"
@@ -285,9 +286,7 @@ NOT_GGUF = [
 class Hostile:
     def __init__(self, pal, folder):
         self.pal, self.folder, self.tap = pal, folder, harness.Tap()
-        with open(pal, "rb") as f:
-            program = f.read()
-        self.sanitized = b"__asan_init" in program or b"__tsan_init" in program
+        self.sanitized = sanitized(pal)
 
     def path(self, name="model.gguf"):
         return os.path.join(self.folder, name)

@@ -2,6 +2,13 @@
 import unittest
 
 
+def sanitized(program):
+    """Whether a program was built with a sanitizer of memory or threads."""
+    with open(program, "rb") as f:
+        code = f.read()
+    return b"__asan_init" in code or b"__tsan_init" in code
+
+
 class TapResult(unittest.TestResult):
     count = 0
 

@@ -14,33 +14,79 @@ static pal__draft_source *open_exit(const pal_model *m, int n_layers)
 	return s;
 }
 
-/* The likeliest token after log[n] by the first layers alone, computed from the start. */
-static int32_t by_first_layers(pal_model *m, size_t n_layers, const int32_t *log, int64_t n)
+/* The first layers alone, computed from the start. */
+typedef struct {
+	pal_model *m;
+	size_t n_layers;
+	pal__kv kv;
+	pal__scratch scratch;
+	pal__arena arena;
+	float *logits;
+} first_layers;
+
+static void first_open(first_layers *f, pal_model *m, size_t n_layers, int64_t n_ctx)
 {
 	const pal__kv_shape shape = {.n_layers = m->h.n_layers,
 				     .n_kv_heads = m->h.n_kv_heads,
 				     .head_dim = m->h.head_dim,
-				     .n_ctx = n,
+				     .n_ctx = n_ctx,
 				     .kind = PAL__KV_INT16,
 				     .slide = m->h.window,
 				     .slide_every = m->h.window_every,
-				     .piece = 1};
-	pal__kv kv;
-	pal__scratch scratch;
-	pal__arena arena;
+				     .piece = 6}; /* those of a draft are computed again */
 	size_t bytes = 0, more = 0;
+	f->m = m;
+	f->n_layers = n_layers;
 	assert_true(pal__kv_need(&shape, &bytes) && pal__scratch_need(m, 1, &more));
-	assert_int_equal(pal__arena_init(&arena, bytes + more, "a test", NULL), PAL_OK);
-	pal__kv_init(&kv, &shape, &arena);
-	pal__scratch_init(&scratch, m, 1, &arena);
-	float *logits = pal__calloc(m->h.n_vocab, sizeof *logits);
-	for (int64_t pos = 0; pos < n; pos++)
-		pal__forward(m, &scratch, &(pal__row){log[pos], pos, &kv, logits}, 1,
-			     &(pal__tap){.n_layers = n_layers});
-	int32_t id = pal__largest(logits, m->h.n_vocab);
-	pal__free(logits);
-	pal__arena_free(&arena);
-	return id;
+	assert_int_equal(pal__arena_init(&f->arena, bytes + more, "a test", NULL), PAL_OK);
+	pal__kv_init(&f->kv, &shape, &f->arena);
+	pal__scratch_init(&f->scratch, m, 1, &f->arena);
+	f->logits = pal__calloc(m->h.n_vocab, sizeof *f->logits);
+}
+
+static void first_close(first_layers *f)
+{
+	pal__free(f->logits);
+	pal__arena_free(&f->arena);
+}
+
+/* The likeliest token after `id` at `pos`, which may have been computed before. */
+static int32_t first_next(first_layers *f, int32_t id, int64_t pos)
+{
+	pal__forward(f->m, &f->scratch, &(pal__row){id, pos, &f->kv, f->logits}, 1,
+		     &(pal__tap){.n_layers = f->n_layers});
+	return pal__largest(f->logits, f->m->h.n_vocab);
+}
+
+#define LOG 70
+#define ROOM 30
+
+/* Drafts after the log and one of six pending tokens are what the first layers say; how many. */
+static int drafts_by(along *a, int n_layers, const int32_t pending[static 6])
+{
+	first_layers f;
+	int total = 0;
+	pal__draft_source *s = open_exit(a->m, n_layers);
+	first_open(&f, a->m, (size_t)n_layers, LOG + ROOM);
+	for (int64_t pos = 0; pos < LOG; pos++)
+		first_next(&f, a->log[pos], pos);
+	for (int round = 0; round < 6; round++) {
+		int32_t out[PAL__DRAFT_MOST];
+		uint8_t sure[PAL__DRAFT_MOST];
+		pal__draft_view v = along_view(a, pending[round]);
+		assert_int_equal(v.room, ROOM);
+		int n = s->propose(s, &v, out, sure, 5);
+		assert_true(n >= 0 && n <= 5);
+		for (int k = 0; k < n; k++) {
+			int32_t id = k ? out[k - 1] : pending[round];
+			assert_int_equal(out[k], first_next(&f, id, LOG + k));
+			assert_true(sure[k] < PAL__DRAFT_BUCKETS);
+		}
+		total += n;
+	}
+	first_close(&f);
+	s->close(s);
+	return total;
 }
 
 static void drafts(void **state)
@@ -50,32 +96,14 @@ static void drafts(void **state)
 	for (int i = 0; i < n_paths; i++) {
 		along a;
 		pal_model *m = along_model(paths[i]);
-		along_open(&a, m, &(pal_session_options){.n_ctx = 100, .n_batch = 40});
-		int32_t ids[70];
-		for (int k = 0; k < 70; k++)
+		along_open(&a, m, &(pal_session_options){.n_ctx = LOG + ROOM, .n_batch = 40});
+		int32_t ids[LOG];
+		for (int k = 0; k < LOG; k++)
 			ids[k] = (int32_t)along_random(m->h.n_vocab - 8);
-		along_append(&a, ids, 70);
+		along_append(&a, ids, LOG);
 		for (int layers = 1; layers < (int)m->h.n_layers; layers++) {
-			pal__draft_source *s = open_exit(m, layers);
 			deepest = layers > deepest ? layers : deepest;
-			for (int round = 0; round < 6; round++) {
-				int32_t out[PAL__DRAFT_MOST], log[ALONG_MOST];
-				uint8_t sure[PAL__DRAFT_MOST];
-				pal__draft_view v = along_view(&a, ids[round]);
-				assert_int_equal(v.room, 30);
-				int n = s->propose(s, &v, out, sure, 5);
-				assert_true(n >= 0 && n <= 5);
-				memcpy(log, v.log, (size_t)v.n * sizeof *log);
-				for (int k = 0; k < n; k++) {
-					int32_t want =
-						by_first_layers(m, (size_t)layers, log, v.n + k);
-					assert_int_equal(out[k], want);
-					assert_true(sure[k] < PAL__DRAFT_BUCKETS);
-					log[v.n + k] = out[k];
-				}
-				total += n;
-			}
-			s->close(s);
+			total += drafts_by(&a, layers, ids);
 		}
 		pal_session_close(a.s);
 		pal_model_close(m);
