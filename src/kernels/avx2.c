@@ -176,36 +176,40 @@ typedef int32_t word __attribute__((may_alias, aligned(1)));
 
 /* 16 rows of a group by a column, or by four of them that are `stride` apart. Instructions one
  * after the other: left to itself gcc 12 makes all products first, and keeps them in memory. */
-#define DOTS(product, add, p, a, b)                                                              \
+#define FIRST_DOTS(product, add, p, a, b)                                              \
+	"vpbroadcastd %[" p "], %[x]\n\t" product " %[x], %[wa], %[" a "]\n\t" product \
+	" %[x], %[wb], %[" b "]\n\t"
+#define MORE_DOTS(product, add, p, a, b)                                                         \
 	"vpbroadcastd %[" p "], %[x]\n\t" product " %[x], %[wa], %[y]\n\t" product               \
 	" %[x], %[wb], %[x]\n\t" add " %[y], %[" a "], %[" a "]\n\t" add " %[x], %[" b "], %[" b \
 	"]\n\t"
-#define ADD_1(product, add)                                                    \
-	__asm__(DOTS(product, add, "p0", "a0", "b0")                           \
-		: [a0] "+x"(s->a), [b0] "+x"(s->b), [x] "=&x"(x), [y] "=&x"(y) \
+#define DOTS_BY_1(dots, out, product, add)                                   \
+	__asm__(dots(product, add, "p0", "a0", "b0")                         \
+		: [a0] out(s->a), [b0] out(s->b), [x] "=&x"(x), [y] "=&x"(y) \
 		: [p0] "m"(*(const word *)p), [wa] "x"(w.a), [wb] "x"(w.b))
-#define ADD_4(product, add)                                                                       \
-	__asm__(DOTS(product, add, "p0", "a0", "b0") DOTS(product, add, "p1", "a1", "b1")         \
-			DOTS(product, add, "p2", "a2", "b2") DOTS(product, add, "p3", "a3", "b3") \
-		: [a0] "+x"(s[0].a), [b0] "+x"(s[0].b), [a1] "+x"(s[1].a), [b1] "+x"(s[1].b),     \
-		  [a2] "+x"(s[2].a), [b2] "+x"(s[2].b), [a3] "+x"(s[3].a), [b3] "+x"(s[3].b),     \
+#define DOTS_BY_4(dots, out, product, add)                                                        \
+	__asm__(dots(product, add, "p0", "a0", "b0") dots(product, add, "p1", "a1", "b1")         \
+			dots(product, add, "p2", "a2", "b2") dots(product, add, "p3", "a3", "b3") \
+		: [a0] out(s[0].a), [b0] out(s[0].b), [a1] out(s[1].a), [b1] out(s[1].b),         \
+		  [a2] out(s[2].a), [b2] out(s[2].b), [a3] out(s[3].a), [b3] out(s[3].b),         \
 		  [x] "=&x"(x), [y] "=&x"(y)                                                      \
 		: [p0] "m"(*(const word *)p), [p1] "m"(*(const word *)(p + stride)),              \
 		  [p2] "m"(*(const word *)(p + 2 * stride)),                                      \
 		  [p3] "m"(*(const word *)(p + 3 * stride)), [wa] "x"(w.a), [wb] "x"(w.b))
 
-#define ADD(name, product, add)                                           \
+#define DOTS(name, dots, out, product, add)                               \
 	OP void name(vi s[], int n, vw w, const int8_t *p, size_t stride) \
 	{                                                                 \
 		__m256i x, y;                                             \
 		if (n == 4)                                               \
-			ADD_4(product, add);                              \
+			DOTS_BY_4(dots, out, product, add);               \
 		for (; n < 4 && n; n--, s++, p += stride)                 \
-			ADD_1(product, add);                              \
+			DOTS_BY_1(dots, out, product, add);               \
 	}
 /* Bytes below 128 by int8, in 16 bits; int16 by int16, in 32 bits. */
-ADD(add_codes, "vpmaddubsw", "vpaddw")
-ADD(add_pairs, "vpmaddwd", "vpaddd")
+DOTS(first_codes, FIRST_DOTS, "=&x", "vpmaddubsw", "")
+DOTS(more_codes, MORE_DOTS, "+x", "vpmaddubsw", "vpaddw")
+DOTS(more_pairs, MORE_DOTS, "+x", "vpmaddwd", "vpaddd")
 
 /* Columns whose sums stay in registers, for which loops over them are unrolled. */
 #define AT_ONCE 4
@@ -220,11 +224,9 @@ OP void dot_codes(vi sum[], int n, const vw w[], int count, int bits, const int8
 	const __m256i one = _mm256_set1_epi16(1);
 	for (int i = 0; i < count; i += exact) {
 		vi s[AT_ONCE];
-		EACH_OF_4
-		for (int c = 0; c < n; c++)
-			s[c] = vi_set(0);
-		for (int j = i; j < count && j < i + exact; j++)
-			add_codes(s, n, w[j], p + 4 * j, stride);
+		first_codes(s, n, w[i], p + 4 * i, stride);
+		for (int j = i + 1; j < count && j < i + exact; j++)
+			more_codes(s, n, w[j], p + 4 * j, stride);
 		EACH_OF_4
 		for (int c = 0; c < n; c++)
 			sum[c] = vi_add(sum[c], (vi){_mm256_madd_epi16(s[c].a, one),
@@ -254,8 +256,8 @@ OP void dot_pairs(vi sum[], int n, const vw wide[], const int8_t *p, size_t stri
 	}
 	for (int j = 0; j < GROUPS; j++)
 		for (int odd = 0; odd < 2; odd++)
-			add_pairs(sum, n, wide[2 * j + odd], (const int8_t *)&quants[0][odd][j],
-				  sizeof quants[0]);
+			more_pairs(sum, n, wide[2 * j + odd], (const int8_t *)&quants[0][odd][j],
+				   sizeof quants[0]);
 }
 
 /* Of int8 by few columns, for which pairs do not pay: the sign of a weight goes to the quant. */

@@ -418,6 +418,17 @@ INLINE void scales_6(pal__type type, const planes *t, int f, size_t super, float
 	}
 }
 
+/* Scales of Q6_K's 16 sub-blocks: int8, to which 128 is added and taken away again. */
+INLINE void scales_8(pal__type type, const planes *t, size_t super, float *scale)
+{
+	const vf d = halves(type, t, 3, super);
+	for (size_t u = 0; u < 4; u++) {
+		vi v = vi_xor(words(type, t, 2, super, 4, u), vi_set((int32_t)0x80808080));
+		for (int i = 0; i < 4; i++, scale += 16)
+			vf_store(scale, vf_mul(d, vf_of_int(vi_add(byte_of(v, i), vi_set(-128)))));
+	}
+}
+
 /* Scale (and min) of part h of block b: h is 0, or 0 and 1 where sub-blocks are 16 wide. */
 INLINE void scales(pal__type type, const planes *t, size_t b, int h, vf *scale, vf *min)
 {
@@ -452,11 +463,6 @@ INLINE void scales(pal__type type, const planes *t, size_t b, int h, vf *scale, 
 		high = byte_of(words(type, t, 2, super, 3, 2), s16 % 4);
 		high = vi_and(vi_srl(high, s16 / 4 * 2), vi_set(3));
 		low = vi_add(vi_or(low, vi_sll(high, 4)), vi_set(-32));
-		*scale = vf_mul(halves(type, t, 3, super), vf_of_int(low));
-		return;
-	case PAL__Q6_K: /* int8: sign by the float conversion of (v ^ 128) - 128 */
-		low = byte_of(words(type, t, 2, super, 4, (size_t)s16 / 4), s16 % 4);
-		low = vi_add(vi_xor(low, vi_set(128)), vi_set(-128));
 		*scale = vf_mul(halves(type, t, 3, super), vf_of_int(low));
 		return;
 	case PAL__IQ4_XS:
@@ -520,6 +526,10 @@ INLINE void scales_of_8(pal__type type, const planes *t, size_t b0, float *scale
 	const int parts = type_sub_16(type) ? 2 : 1;
 	if (type == PAL__Q4_K || type == PAL__Q5_K) {
 		scales_6(type, t, type == PAL__Q4_K ? 1 : 2, b0 / 8, scale, min);
+		return;
+	}
+	if (type == PAL__Q6_K) {
+		scales_8(type, t, b0 / 8, scale);
 		return;
 	}
 	for (int i = 0; i < 8 * parts; i++) {
