@@ -36,7 +36,8 @@ HEADERS = [("Content-Type", "text/plain"), ("Content-Type", ""), ("Content-Encod
            ("X-Forwarded-For", "10.0.0.1"), ("X-Api-Key", "\t"), ("If-None-Match", "*")]
 ENOUGH = 1500  # requests for each path and method to be good once
 FEW = 8  # tokens, so that many requests fit
-SMALL = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of")
+TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+SMALL = (*TOKENS, "n", "best_of")
 SCHEMAS = [{}, {"type": "object"}, {"type": "integer"}, {"enum": ["a", None, 5]}, {"type": "nothing"},
            {"type": "object", "properties": {"a": {"type": "string", "maxLength": 3}},
             "required": ["a"], "additionalProperties": False}, {"$ref": "#"}, {"$ref": "#/$defs/x"},
@@ -214,7 +215,7 @@ def typed(spec, route, url, method, status, kind, data):
 
 def endless(body):
     """Whether it may ask for more tokens than a client waits for; who does not wait is gone."""
-    return re.search(rb'"(%s)": *\d{5}' % "|".join(SMALL).encode(), bytes(body or b""))
+    return re.search(rb'"(%s)": *\d{5}' % "|".join(TOKENS).encode(), bytes(body or b""))
 
 
 class Fuzz:
@@ -228,8 +229,8 @@ class Fuzz:
 
     def one(self, maker):
         route, method, url, headers, body = maker.request()
-        patience = 5 if endless(body) else 120
-        c = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=patience)
+        leaves = endless(body)
+        c = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=5 if leaves else 120)
         try:
             c.request(method, url, body, headers)
             if maker.r.random() < 0.05:
@@ -251,7 +252,7 @@ class Fuzz:
                     path = f"/v1/sessions/{maker.ids['sessions'][-1]}/append"
                     self.server.ask("POST", path, {"text": "The kernel"})
         except (OSError, http.client.HTTPException, ValueError) as e:
-            if isinstance(e, TimeoutError) and endless(body):
+            if leaves and isinstance(e, TimeoutError):
                 return
             self.problems.append(f"no reply to {method} {url} {headers} "
                                  f"{bytes(body or b'')[:600]!r}: {e!r}; the server's end: "
