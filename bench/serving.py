@@ -556,8 +556,18 @@ def per_token(reply):
     return told(reply)["ms"]["generate"] / max(1, reply["usage"]["completion_tokens"])
 
 
+def free_session(client, n, sampling, **prompt):
+    """Tokens without a constraint behind ids or messages."""
+    session = client.post("/v1/sessions")["id"]
+    client.post(f"/v1/sessions/{session}/append", **prompt)
+    reply = client.generate(session, n, **sampling)
+    client.ask("DELETE", f"/v1/sessions/{session}")
+    return reply
+
+
 def tools_once(client, words, i):
-    """A call, and as many tokens behind the same messages without a constraint."""
+    """A call, and as many tokens without a constraint: behind the very same prompt, and behind the
+    messages alone, which have no tools before them."""
     at = i * 53 % (len(words) - 40)
     text = client.post("/v1/detokenize", tokens=words[at:at + 40])["content"]
     messages = [{"role": "user", "content": text}]
@@ -566,13 +576,13 @@ def tools_once(client, words, i):
                        parallel_tool_calls=False, **sampling, tool_choice={
                            "type": "function", "function": {"name": TOOL["function"]["name"]}})
     n = max(1, call["usage"]["completion_tokens"])
-    session = client.post("/v1/sessions")["id"]
-    client.post(f"/v1/sessions/{session}/append", messages=messages)
-    free = client.generate(session, n, **sampling)
-    client.ask("DELETE", f"/v1/sessions/{session}")
+    log = client.ask("GET", f"/v1/sessions/{told(call)['session']}/log")["ids"]
+    prompt = log[:call["usage"]["prompt_tokens"]]
+    free = free_session(client, n, sampling, ids=prompt)
+    bare = free_session(client, n, sampling, messages=messages)
     return {"faults": call_faults(call), "tokens": n, "call": told(call), "free": told(free),
-            "call_ms_token": per_token(call), "free_ms_token": per_token(free),
-            "message": call["choices"][0]["message"]}
+            "bare": told(bare), "call_ms_token": per_token(call), "free_ms_token": per_token(free),
+            "bare_ms_token": per_token(bare), "message": call["choices"][0]["message"]}
 
 
 def tools(args):
@@ -588,16 +598,20 @@ def tools(args):
         around = server.end(around)
     bad = sum(bool(c["faults"]) for c in calls)
     tokens = sum(c["tokens"] for c in calls)
-    times = {k: sum(c[k]["ms"]["generate"] for c in calls) / tokens for k in ("call", "free")}
+    times = {k: sum(c[k]["ms"]["generate"] for c in calls) / tokens
+             for k in ("call", "free", "bare")}
     drafted = sum(c["call"]["drafted"] for c in calls)
     summary = {"calls": len(calls), "tokens": tokens, "ms_per_token": times,
                "drafted": drafted, "accepted": sum(c["call"]["accepted"] for c in calls),
                "call_ms_token": spread([c["call_ms_token"] for c in calls]),
                "free_ms_token": spread([c["free_ms_token"] for c in calls]),
+               "bare_ms_token": spread([c["bare_ms_token"] for c in calls]),
+               "over_bare": times["call"] / times["bare"],
                "bars": [least("calls", 1000, len(calls)), most("calls that are not valid", 0, bad),
                         least("tokens drafted in them", 1, drafted),
                         most("time per token, over unconstrained", 1.05,
                              times["call"] / times["free"])]}
+    print(f"  over messages alone, without tools before them: {summary['over_bare']:.2f}")
     return {**server.about(), "schema": SCHEMA, "calls": calls, "summary": summary,
             "arounds": [around]}
 

@@ -1,5 +1,6 @@
 /* AVX2 with FMA and F16C: 16 lanes are two registers. Dots with weights add up in 16 bits as
  * long as they are exact there. */
+#include <assert.h>
 #include <immintrin.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,7 +13,9 @@
 #define COLUMNS_OF_16 4
 #define GROUPS 8
 #define UNROLLED
-#define EACH_COLUMN
+#define EACH_COLUMN _Pragma("GCC unroll 16")
+#define COLUMNS_AT_ONCE 4
+#define EACH_OF_4 _Pragma("GCC unroll 4")
 #define BLOCKS_AT_ONCE 1
 #define ATTN_TILES(n) (4 / (n))
 #define ATTN_DIMS(n) (4 / (n))
@@ -211,26 +214,48 @@ DOTS(first_codes, FIRST_DOTS, "=&x", "vpmaddubsw", "")
 DOTS(more_codes, MORE_DOTS, "+x", "vpmaddubsw", "vpaddw")
 DOTS(more_pairs, MORE_DOTS, "+x", "vpmaddwd", "vpaddd")
 
-/* Columns whose sums stay in registers, for which loops over them are unrolled. */
-#define AT_ONCE 4
-#define EACH_OF_4 _Pragma("GCC unroll 4")
+/* What codes that mean less than they are by 2^zero owe to a column's quants (zero < 0: nothing):
+ * in each 16 bits the pairs of bytes that a dot adds up there. */
+OP int32_t nsum_of(const int8_t q[16], int32_t sum)
+{
+	uint32_t even = 0, odd = 0;
+	(void)sum;
+	for (int i = 0; i < 16; i += 4) {
+		even -= (uint32_t)(q[i] + q[i + 1]);
+		odd -= (uint32_t)(q[i + 2] + q[i + 3]);
+	}
+	return (int32_t)(odd << 16 | (even & 0xffff));
+}
+OP vi vi_start(int32_t nsum_a, int32_t nsum_b, int zero)
+{
+	__m256i v = _mm256_add_epi16(_mm256_set1_epi32(nsum_a), _mm256_set1_epi32(nsum_b));
+	v = zero < 0 ? _mm256_setzero_si256() : _mm256_slli_epi16(v, zero);
+	return (vi){v, v};
+}
 
 /* Products of two bytes below 2^bits with quants, which are up to 127, stay within 16 bits for
- * 2^(7 - bits) groups. */
-OP void dot_codes(vi sum[], int n, const vw w[], int count, int bits, const int8_t *p,
+ * 2^(7 - bits) groups; of codes that mean 2^(bits - 1) less for twice as many, and as all is
+ * modulo 2^16 they may start with what they owe. */
+OP void dot_codes(vi sum[], int n, const vw w[], int count, int bits, int zero, const int8_t *p,
 		  size_t stride)
 {
-	const int exact = 1 << (7 - bits);
+	const int exact = 1 << (zero < 0 ? 7 - bits : 8 - bits);
+	assert(zero < 0 || count <= exact);
 	const __m256i one = _mm256_set1_epi16(1);
 	for (int i = 0; i < count; i += exact) {
-		vi s[AT_ONCE];
+		vi s[COLUMNS_AT_ONCE];
 		first_codes(s, n, w[i], p + 4 * i, stride);
+		EACH_OF_4
+		for (int c = 0; c < n && zero >= 0; c++)
+			s[c] = (vi){_mm256_add_epi16(s[c].a, sum[c].a),
+				    _mm256_add_epi16(s[c].b, sum[c].b)};
 		for (int j = i + 1; j < count && j < i + exact; j++)
 			more_codes(s, n, w[j], p + 4 * j, stride);
 		EACH_OF_4
-		for (int c = 0; c < n; c++)
-			sum[c] = vi_add(sum[c], (vi){_mm256_madd_epi16(s[c].a, one),
-						     _mm256_madd_epi16(s[c].b, one)});
+		for (int c = 0; c < n; c++) {
+			s[c] = (vi){_mm256_madd_epi16(s[c].a, one), _mm256_madd_epi16(s[c].b, one)};
+			sum[c] = i ? vi_add(sum[c], s[c]) : s[c];
+		}
 	}
 }
 
@@ -247,7 +272,7 @@ OP __m256i odd_bytes(__m256i v)
 /* A whole block of int8: wide[2 j] and [2 j + 1] are the even and odd bytes of group j. */
 OP void dot_pairs(vi sum[], int n, const vw wide[], const int8_t *p, size_t stride)
 {
-	int32_t quants[AT_ONCE][2][GROUPS];
+	int32_t quants[COLUMNS_AT_ONCE][2][GROUPS];
 	EACH_OF_4
 	for (int c = 0; c < n; c++) {
 		__m256i q = _mm256_loadu_si256((const void *)(p + (size_t)c * stride));
@@ -277,26 +302,26 @@ OP void dot_few(vi sum[], int n, const vw w[], int count, const int8_t *p, size_
 		}
 }
 
-OP void vi_dots(vi sum[], int n, const vw w[], int count, int bits, const int8_t *p, size_t stride)
+OP void vi_dots(vi sum[], int n, const vw w[], int count, int bits, int zero, const int8_t *p,
+		size_t stride)
 {
-	if (bits == 8 && n <= 2) {
+	if (bits < 8) {
+		dot_codes(sum, n, w, count, bits, zero, p, stride);
+		return;
+	}
+	if (n <= 2) {
 		dot_few(sum, n, w, count, p, stride);
 		return;
 	}
 	vw wide[2 * GROUPS];
-	for (int j = 0; bits == 8 && j < GROUPS; j++) {
+	for (int j = 0; j < GROUPS; j++) {
 		wide[2 * j] = (vw){even_bytes(w[j].a), even_bytes(w[j].b)};
 		wide[2 * j + 1] = (vw){odd_bytes(w[j].a), odd_bytes(w[j].b)};
 	}
 	EACH_OF_4
-	for (int c = 0; c < n; c += AT_ONCE) {
-		const int m = n - c < AT_ONCE ? n - c : AT_ONCE;
-		const int8_t *q = p + (size_t)c * stride;
-		if (bits == 8)
-			dot_pairs(sum + c, m, wide, q, stride);
-		else
-			dot_codes(sum + c, m, w, count, bits, q, stride);
-	}
+	for (int c = 0; c < n; c += COLUMNS_AT_ONCE)
+		dot_pairs(sum + c, n - c < COLUMNS_AT_ONCE ? n - c : COLUMNS_AT_ONCE, wide,
+			  p + (size_t)c * stride, stride);
 }
 OP vf vf_times_2(vf p, vf n, vi t)
 {

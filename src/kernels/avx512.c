@@ -12,6 +12,7 @@
 #define COLUMNS_OF_16 6
 #define GROUPS 1
 #define UNROLLED _Pragma("GCC unroll 8")
+#define COLUMNS_AT_ONCE PAL__MAX_PANEL
 #define EACH_COLUMN _Pragma("GCC unroll 16")
 #define BLOCKS_AT_ONCE 4
 #define ATTN_TILES(n) ((n) == 4 ? 2 : 4)
@@ -161,9 +162,19 @@ OP vi vi_dot_four(vi acc, vi u, const int8_t four[4])
 	__asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(u), "m"(*(const word *)four));
 	return acc;
 }
-OP void vi_dots(vi sum[], int n, const vw w[], int count, int bits, const int8_t *p, size_t stride)
+OP int32_t nsum_of(const int8_t q[16], int32_t sum)
 {
-	(void)count, (void)bits;
+	(void)q;
+	return -sum;
+}
+OP vi vi_start(int32_t nsum_a, int32_t nsum_b, int zero)
+{
+	return zero < 0 ? vi_set(0) : vi_sll(vi_set(nsum_a + nsum_b), zero);
+}
+OP void vi_dots(vi sum[], int n, const vw w[], int count, int bits, int zero, const int8_t *p,
+		size_t stride)
+{
+	(void)count, (void)bits, (void)zero;
 	for (int c = 0; c < n; c++)
 		sum[c] = vi_dot_four(sum[c], w[0], p + (size_t)c * stride);
 }

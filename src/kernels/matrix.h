@@ -81,7 +81,8 @@ typedef struct {
 /* 32 columns of a panel `w` wide, in this order:
  *   quants [w][32] int8
  *   d [w] float, the scales
- *   nsum [w][2] int32, minus the sum of the quants of either half
+ *   nsum [w][2] int32, minus the sum of the quants of either half, or of an instruction set
+ *       (whose panels are its own) what it wants to know of them instead
  *   dsum [w][3] float, d * sum of the quants of either half, and of all */
 #define PAL__ACT_BYTES ((size_t)32 + 4 + 8 + 12)
 

@@ -11,6 +11,7 @@
 #define COLUMNS_OF_16 4
 #define GROUPS 1
 #define UNROLLED
+#define COLUMNS_AT_ONCE PAL__MAX_PANEL
 #define EACH_COLUMN
 #define BLOCKS_AT_ONCE 1
 #define ATTN_TILES(n) (4 / (n))
@@ -221,9 +222,19 @@ OP vi vi_dot(vi acc, vw w, const int8_t *p)
 	int8x16_t a = vreinterpretq_s8_s32(vdupq_n_s32(four));
 	return (vi)EACH(E);
 }
-OP void vi_dots(vi sum[], int n, const vw w[], int count, int bits, const int8_t *p, size_t stride)
+OP int32_t nsum_of(const int8_t q[16], int32_t sum)
 {
-	(void)count, (void)bits;
+	(void)q;
+	return -sum;
+}
+OP vi vi_start(int32_t nsum_a, int32_t nsum_b, int zero)
+{
+	return zero < 0 ? vi_set(0) : vi_sll(vi_set(nsum_a + nsum_b), zero);
+}
+OP void vi_dots(vi sum[], int n, const vw w[], int count, int bits, int zero, const int8_t *p,
+		size_t stride)
+{
+	(void)count, (void)bits, (void)zero;
 	for (int c = 0; c < n; c++)
 		sum[c] = vi_dot(sum[c], w[0], p + (size_t)c * stride);
 }

@@ -20,11 +20,16 @@
  *   vf_fold(v, p)    four vectors' sums over their lanes, as ref.c's fold() has it
  *   vi_pack(p, v)    16 lanes within int8 to int8
  *   vi_lookup(table, v): 64 bytes v, each below 16, through table[16] (vi_table(p))
- *   vw, vw_codes(v)  64 bytes below 128 as an operand of vi_dots; vw_signed(v): of int8,
- *                    for which the dot starts at nsum << VW_BIAS_SHIFT (0: at zero)
- *   vi_dots(sum, n, w, count, bits, p, stride)  sum[c][r] += products of `count` vw, whose
- *                    codes take `bits` bits, with the quants at p + c stride, 4 a vw
- *   GROUPS           vw that vi_dots takes at once
+ *   vw, vw_codes(v)  64 bytes below 128 as an operand of vi_dots; vw_signed(v): of int8, each of
+ *                    which seems 2^VW_BIAS_SHIFT more than it is (0: no more)
+ *   nsum_of(q[16], sum)  what vi_start wants to know of quants and their sum
+ *   vi_start(a, b, zero) where a dot starts with codes that mean 2^zero less (zero < 0: what they
+ *                    are); a, b: nsum_of the quants' halves, 0 for one that is not in it
+ *   vi_dots(sum, n, w, count, bits, zero, p, stride)  sum[c], vi_start() at first, has in each row
+ *                    the products of `count` vw, whose codes take `bits` bits, with the quants at
+ *                    p + c stride, 4 a vw, added to it
+ *   GROUPS           vw that vi_dots takes at once: 1, or 8, and then all that a dot has
+ *   COLUMNS_AT_ONCE  columns whose sums stay in registers
  *   PANEL            columns of the widest panel
  *   BLOCKS_AT_ONCE   4: so many blocks of packed types in a row, with constant shifts; or 1
  *   UNROLLED         before loops over those and over groups: a pragma, or nothing
@@ -176,7 +181,7 @@ INLINE void store_block(const rounding *t, int b, const int8_t q[32], const pal_
 	float d = fitted - fitted == 0 ? fitted : scale_of(t, b, t->best[b]);
 	*a->d = use ? d : finite ? 0 : NAN;
 	for (int h = 0; h < 2; h++) {
-		a->nsum[h] = -(int32_t)sums[2 + h];
+		a->nsum[h] = nsum_of(q + 16 * h, (int32_t)sums[2 + h]);
 		a->dsum[h] = *a->d * sums[2 + h];
 	}
 	a->dsum[2] = *a->d * (sums[2] + sums[3]);
@@ -492,27 +497,31 @@ INLINE bool type_sub_16(pal__type t)
 
 /* --- matmul ------------------------------------------------------------------- */
 
+/* The codes of a block where a dot takes them all, for as many dots as there are. */
+INLINE void codes_of(pal__type type, bool ready, const planes *t, size_t b, int j, vi table, vw w[])
+{
+	for (int g = 0; g < 8 && GROUPS == 8; g++)
+		w[g] = codes(type, ready, t, b, j, g, table);
+}
+
 /* The halves of block b that `parts` names (1, 2, or 3: both) by n columns: the exact dots, as
- * float. */
+ * float. w: codes_of() it. */
 INLINE void dots_of(pal__type type, bool ready, const planes *t, size_t b, int j, int parts,
-		    const pal__act_block *a, int n, vi table, vf out[])
+		    const pal__act_block *a, int n, vi table, const vw *w, vf out[])
 {
 	vi sum[PAL__MAX_PANEL];
-	int zero = zero_shift(type);
+	const int zero = zero_shift(type), bits = code_bits(type);
+	const int first = parts & 1 ? 0 : 4, end = parts & 2 ? 8 : 4;
 	EACH_COLUMN
-	for (int c = 0; c < n; c++) {
-		int32_t nsum =
-			(parts & 1 ? a->nsum[2 * c] : 0) + (parts & 2 ? a->nsum[2 * c + 1] : 0);
-		sum[c] = zero < 0 ? vi_set(0) : vi_sll(vi_set(nsum), zero);
-	}
-	const int all = parts == 3 ? 8 : 4, count = all < GROUPS ? all : GROUPS;
+	for (int c = 0; c < n; c++)
+		sum[c] = vi_start(parts & 1 ? a->nsum[2 * c] : 0,
+				  parts & 2 ? a->nsum[2 * c + 1] : 0, zero);
+	if (GROUPS == 8)
+		vi_dots(sum, n, w + first, end - first, bits, zero, a->q + 4 * first, 32);
 	UNROLLED
-	for (int at = 0; at < all; at += count) {
-		int g = (parts & 1 ? 0 : 4) + at;
-		vw w[GROUPS];
-		for (int i = 0; i < count; i++)
-			w[i] = codes(type, ready, t, b, j, g + i, table);
-		vi_dots(sum, n, w, count, code_bits(type), a->q + 4 * g, 32);
+	for (int g = first; g < end && GROUPS == 1; g++) {
+		vw one = codes(type, ready, t, b, j, g, table);
+		vi_dots(sum, n, &one, 1, bits, zero, a->q + 4 * g, 32);
 	}
 	EACH_COLUMN
 	for (int c = 0; c < n; c++)
@@ -559,10 +568,10 @@ INLINE void block_scales(pal__type type, bool ready, const planes *t, size_t b, 
 
 /* Block b, of a type with one scale for its 32 columns, into acc. */
 INLINE void mul_32(pal__type type, bool ready, const planes *t, size_t b, int j,
-		   const pal__act_block *a, int n, vi table, vf acc[])
+		   const pal__act_block *a, int n, vi table, const vw *w, vf acc[])
 {
 	vf i[PAL__MAX_PANEL], scale, min = vf_set(0);
-	dots_of(type, ready, t, b, j, 3, a, n, table, i);
+	dots_of(type, ready, t, b, j, 3, a, n, table, w, i);
 	block_scales(type, ready, t, b, 0, &scale, &min);
 	EACH_COLUMN
 	for (int c = 0; c < n; c++) {
@@ -574,15 +583,15 @@ INLINE void mul_32(pal__type type, bool ready, const planes *t, size_t b, int j,
 
 /* The same of a type with a scale for each half. */
 INLINE void mul_16(pal__type type, bool ready, const planes *t, size_t b, int j,
-		   const pal__act_block *a, int n, vi table, vf acc[])
+		   const pal__act_block *a, int n, vi table, const vw *w, vf acc[])
 {
 	vf i[PAL__MAX_PANEL], both[PAL__MAX_PANEL], scale, min[2] = {vf_set(0), vf_set(0)};
-	dots_of(type, ready, t, b, j, 1, a, n, table, i);
+	dots_of(type, ready, t, b, j, 1, a, n, table, w, i);
 	block_scales(type, ready, t, b, 0, &scale, &min[0]);
 	EACH_COLUMN
 	for (int c = 0; c < n; c++)
 		both[c] = vf_mul(i[c], scale);
-	dots_of(type, ready, t, b, j, 2, a, n, table, i);
+	dots_of(type, ready, t, b, j, 2, a, n, table, w, i);
 	block_scales(type, ready, t, b, 1, &scale, &min[1]);
 	EACH_COLUMN
 	for (int c = 0; c < n; c++) {
@@ -600,14 +609,21 @@ typedef struct {
 	size_t ldy, rows;
 } column_span;
 
+/* So many columns as there are registers for (of which n is a multiple, or less), but for codes of
+ * eight bits, which are made wider for all of them. */
 INLINE void mul_block(pal__type type, bool ready, const planes *t, size_t b, int j,
 		      const column_span *x, int n, vi table, vf acc[])
 {
-	pal__act_block a = pal__act_at((uint8_t *)(uintptr_t)x->panel, x->width, x->at);
-	if (type_sub_16(type))
-		mul_16(type, ready, t, b, j, &a, n, table, acc);
-	else
-		mul_32(type, ready, t, b, j, &a, n, table, acc);
+	const int most = code_bits(type) == 8 ? n : COLUMNS_AT_ONCE, m = n < most ? n : most;
+	vw w[8];
+	codes_of(type, ready, t, b, j, table, w);
+	for (int c = 0; c < n; c += m) {
+		pal__act_block a = pal__act_at((uint8_t *)(uintptr_t)x->panel, x->width, x->at + c);
+		if (type_sub_16(type))
+			mul_16(type, ready, t, b, j, &a, m, table, w, acc + c);
+		else
+			mul_32(type, ready, t, b, j, &a, m, table, w, acc + c);
+	}
 }
 
 /* One tile by n columns. Memory that will be read next, a tile's bytes from `later`, is fetched to
