@@ -162,15 +162,6 @@ OP vi vi_dot_four(vi acc, vi u, const int8_t four[4])
 	__asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(u), "m"(*(const word *)four));
 	return acc;
 }
-OP int32_t nsum_of(const int8_t q[16], int32_t sum)
-{
-	(void)q;
-	return -sum;
-}
-OP vi vi_start(int32_t nsum_a, int32_t nsum_b, int zero)
-{
-	return zero < 0 ? vi_set(0) : vi_sll(vi_set(nsum_a + nsum_b), zero);
-}
 OP void vi_dots(vi sum[], int n, const vw w[], int count, int bits, int zero, const int8_t *p,
 		size_t stride)
 {

@@ -222,15 +222,6 @@ OP vi vi_dot(vi acc, vw w, const int8_t *p)
 	int8x16_t a = vreinterpretq_s8_s32(vdupq_n_s32(four));
 	return (vi)EACH(E);
 }
-OP int32_t nsum_of(const int8_t q[16], int32_t sum)
-{
-	(void)q;
-	return -sum;
-}
-OP vi vi_start(int32_t nsum_a, int32_t nsum_b, int zero)
-{
-	return zero < 0 ? vi_set(0) : vi_sll(vi_set(nsum_a + nsum_b), zero);
-}
 OP void vi_dots(vi sum[], int n, const vw w[], int count, int bits, int zero, const int8_t *p,
 		size_t stride)
 {

@@ -22,8 +22,8 @@
  *   vi_lookup(table, v): 64 bytes v, each below 16, through table[16] (vi_table(p))
  *   vw, vw_codes(v)  64 bytes below 128 as an operand of vi_dots; vw_signed(v): of int8, each of
  *                    which seems 2^VW_BIAS_SHIFT more than it is (0: no more)
- *   nsum_of(q[16], sum)  what vi_start wants to know of quants and their sum
- *   vi_start(a, b, zero) where a dot starts with codes that mean 2^zero less (zero < 0: what they
+ *   nsum_of(q[16], sum)  what vi_start wants to know of quants and their sum (here, where GROUPS is
+ * 1) vi_start(a, b, zero) where a dot starts with codes that mean 2^zero less (zero < 0: what they
  *                    are); a, b: nsum_of the quants' halves, 0 for one that is not in it
  *   vi_dots(sum, n, w, count, bits, zero, p, stride)  sum[c], vi_start() at first, has in each row
  *                    the products of `count` vw, whose codes take `bits` bits, with the quants at
@@ -54,6 +54,20 @@
 #include "kernels/kernels.h"
 
 #define INLINE static inline __attribute__((always_inline))
+
+/* Dots that add up in 32 bits start with the quants' sum; those that add up in 16 (GROUPS 8) have
+ * their own. */
+#if GROUPS == 1
+INLINE int32_t nsum_of(const int8_t q[16], int32_t sum)
+{
+	(void)q;
+	return -sum;
+}
+INLINE vi vi_start(int32_t nsum_a, int32_t nsum_b, int zero)
+{
+	return zero < 0 ? vi_set(0) : vi_sll(vi_set(nsum_a + nsum_b), zero);
+}
+#endif
 
 /* --- lanes: reductions, exp, tails ----------------------------------------- */
 
